@@ -1,0 +1,198 @@
+"""What a task is: corpus, tokenizer, validation tokens, target loss, caps. A task is data: one TOML file.
+
+`load_task("gcide")` reads `tasks/gcide.toml`; a path reads a task from anywhere, which is how the tests
+make seconds-sized ones. Nothing here touches the corpus itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import UserError, describe_validation
+from harness.paths import TASKS
+
+MAX_TASK_BYTES = 256 * 1024
+
+Split = Literal["train", "validation", "holdout"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors: a misspelled cap must not silently become no cap."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Corpus(Strict):
+    """The pinned file the text comes from."""
+
+    kind: str
+    package: str
+    version: str
+    file: str
+    bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Tokenizer(Strict):
+    """A byte-level BPE in tiktoken's file format, beside the task file."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    pattern: str
+    vocab_size: int = Field(gt=1, le=65536)
+    end_of_text: int = Field(ge=0)
+
+
+class Shard(Strict):
+    """One `.bin` file of the prepared data; `text_bytes` counts the UTF-8 bytes its tokens stand for."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.bin$")
+    split: Split
+    tokens: int = Field(gt=0)
+    documents: int = Field(gt=0)
+    text_bytes: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Target(Strict):
+    """The validation loss to reach, in nats per token, and why it is that number."""
+
+    val_loss: float = Field(gt=0)
+    provisional: bool
+    reason: str
+
+
+class Evaluation(Strict):
+    """Limits of the [batch, length] a submission may declare for its evaluation."""
+
+    max_length: int = Field(gt=0)
+    max_batch_tokens: int = Field(gt=0)
+
+
+class Synthetic(Strict):
+    """Document lengths in tokens at the quantiles 0, 0.1, ... 1 of the training split, for warm-up batches."""
+
+    document_tokens: list[int] = Field(min_length=2)
+
+
+class Caps(Strict):
+    """Hard limits of one run. Seconds are wall-clock unless the name says CPU."""
+
+    setup_cpu_seconds: float = Field(gt=0)
+    compile_cpu_seconds: float = Field(ge=0)
+    timeout_seconds: float = Field(gt=0)
+    host_load_cpu_seconds: float = Field(gt=0)
+    judging_seconds: float = Field(gt=0)
+    source_bytes: int = Field(gt=0)
+    line_bytes: int = Field(gt=0)
+    numeric_literals: int = Field(gt=0)
+    weights_bytes: int = Field(gt=0)
+    memory_bytes: int = Field(gt=0)
+    output_bytes: int = Field(gt=0)
+    log_lines: int = Field(gt=0)
+
+
+class Task(Strict):
+    """A frozen task. `digest` is the sha256 of its TOML file, stamped on every run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    title: str
+    order: Literal["free", "sequential"]
+    target: Target
+    corpus: Corpus | None = None
+    tokenizer: Tokenizer
+    shards: list[Shard]
+    synthetic: Synthetic
+    evaluation: Evaluation
+    caps: dict[Literal["cpu", "cuda"], Caps]
+    path: Path = Field(exclude=True)
+    digest: str = Field(exclude=True)
+
+    @model_validator(mode="after")
+    def _has_what_a_run_needs(self) -> Task:
+        if self.tokenizer.end_of_text >= self.tokenizer.vocab_size:
+            raise ValueError("tokenizer.end_of_text must be below tokenizer.vocab_size")
+        for split in ("train", "validation"):
+            if not self.of_split(split):
+                raise ValueError(f"shards has no entry with split = {split!r}")
+        return self
+
+    def of_split(self, split: str) -> list[Shard]:
+        """The shards of one split, in stream order."""
+        return [shard for shard in self.shards if shard.split == split]
+
+    @property
+    def tokenizer_path(self) -> Path:
+        return self.path.parent / self.tokenizer.file
+
+    def data_folder(self, data_dir: Path) -> Path:
+        """Where the prepared shards of this task lie under a data folder."""
+        return data_dir / self.name
+
+
+def load_task(name_or_path: str | Path) -> Task:
+    """Reads and validates a task by name or by path of its TOML file. Raises UserError."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = TASKS / f"{name_or_path}.toml"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in TASKS.glob("*.toml")))
+            raise UserError(f"unknown task {str(name_or_path)!r}", f"use one of: {known}; or a path to a .toml")
+    table, digest = read_toml(path, MAX_TASK_BYTES)
+    try:
+        return Task(**{**table, "path": path, "digest": digest})
+    except ValidationError as error:
+        raise describe_validation(error, path, "correct the named fields of the task file") from None
+
+
+def read_toml(path: Path, max_bytes: int) -> tuple[dict, str]:
+    """A TOML file's table and the sha256 of its bytes; the size is checked before it is read. Raises UserError."""
+    try:
+        if path.stat().st_size > max_bytes:
+            raise UserError(f"{path}: larger than {max_bytes:,} bytes", "remove what does not belong there")
+        content = path.read_bytes()
+        return tomllib.loads(content.decode()), hashlib.sha256(content).hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file", "check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}", "correct the file at the place named") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "check the path and its permissions") from None
+
+
+@dataclass(frozen=True)
+class HardwareClass:
+    """What may be compared in seconds: `cpu-1thread`, `1xH200`, `8xH100`; `2xcpu-1thread` is two processes.
+
+    `devices` is the number of processes, one per device; `cores` counts CPU cores over all processes.
+    """
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    devices: int
+    cores: int
+
+
+# A GPU process needs a few cores for its launcher, loader and allocator threads; 16 is what rented nodes give.
+CORES_PER_GPU = 16
+_CLASS = re.compile(r"(?:(?P<count>[1-9]\d?)x)?(?:cpu-(?P<threads>[1-9]\d?)thread|(?P<gpu>[A-Z][A-Za-z0-9]+))$")
+
+
+def hardware_class(name: str) -> HardwareClass:
+    """Parses the name of a hardware class. Raises UserError."""
+    match = _CLASS.match(name)
+    if match is None or (match["gpu"] and not match["count"]):
+        raise UserError(
+            f"unknown hardware class {name!r}", "use cpu-Nthread, MxCPU-CLASS such as 2xcpu-1thread, or 1xH200"
+        )
+    count = int(match["count"] or 1)
+    if match["threads"]:
+        return HardwareClass(name, "cpu", count, count * int(match["threads"]))
+    return HardwareClass(name, "cuda", count, count * CORES_PER_GPU)
