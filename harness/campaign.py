@@ -1,0 +1,187 @@
+"""Runs and series of runs: every run is entered in the journal before it starts and after it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import secrets
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.bundle import RunRecord, write_bundle
+from harness.core.data.prepare import require_prepared
+from harness.core.failures import Failure
+from harness.core.referee import Event, Outcome, Plan, Referee
+from harness.core.sandbox import probe
+from harness.core.task import HardwareClass
+from harness.errors import UserError
+from harness.frozen import core_digest, frozen_versions
+from harness.journal import Journal
+from harness.machine import Machine, fingerprint, sample_load
+from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
+from harness.paths import ROOT
+from harness.submission import Submission
+
+SEED_LIMIT = 2**31
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run to do: a submission with methods dropped and hyperparameters set, on a hardware class."""
+
+    submission: Submission
+    hardware: HardwareClass
+    data_dir: Path
+    runs_dir: Path
+    seed: int | None = None
+    dropped: list[str] = field(default_factory=list)
+    settings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its record and the folder of its bundle."""
+
+    record: RunRecord
+    folder: Path
+    rows: list[dict[str, float | None]]
+
+
+def run_once(request: Request, on_event: Callable[[Event], None] = lambda event: None) -> Finished:
+    """Does one run: journal, referee, bundle, journal. A failed run is a result too; UserError is for bad input."""
+    submission, task = request.submission, request.submission.task
+    methods = submission.methods(request.dropped)
+    hparams = submission.hparams(request.settings)
+    data_folder = require_prepared(task, request.data_dir)
+    machine, load, trust = fingerprint(), sample_load(), probe().level
+    warnings = warnings_before_run(machine, load, request.hardware, trust)
+    for warning in warnings:
+        on_event(Event("note", {"text": str(warning)}))
+    seed = secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed
+    if not 0 <= seed < SEED_LIMIT:
+        raise UserError(f"--seed {seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{submission.name}-{secrets.token_hex(3)}"
+    folder = _make_run_folder(request.runs_dir, run_id)
+    submission.snapshot(folder / "source")
+    plan = Plan(
+        task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
+        trust=trust, seed=seed, methods=methods, hparams=hparams,
+        batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
+    )  # fmt: skip
+    journal = Journal(request.runs_dir / "journal.jsonl")
+    journal.start(
+        run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name
+    )
+    referee = Referee(plan, on_event)
+    outcome = referee.run()
+    warnings += _warnings_after(outcome, plan)
+    record = _record(run_id, started, request, plan, referee, machine, warnings)
+    write_bundle(folder, record, referee.log.rows)
+    digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    journal.end(
+        run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds
+    )
+    if outcome.reason is Failure.INTERRUPTED:
+        raise KeyboardInterrupt
+    return Finished(record, folder, referee.log.rows)
+
+
+def _make_run_folder(runs_dir: Path, run_id: str) -> Path:
+    folder = runs_dir / run_id
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}", "choose a folder you can write to: --runs-dir") from None
+    return folder.resolve()
+
+
+def _warnings_after(outcome: Outcome, plan: Plan) -> list[MachineWarning]:
+    if outcome.seconds is None or outcome.cpu_seconds is None:
+        return []
+    cores = plan.hardware.cores if plan.hardware.device == "cpu" else 0
+    return warnings_after_run(
+        wall_seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        cores=cores,
+        clocks_apart_seconds=outcome.suspended_seconds,
+    )
+
+
+def _record(
+    run_id: str, started: datetime, request: Request, plan: Plan, referee: Referee, machine: Machine,
+    warnings: list[MachineWarning],
+) -> RunRecord:  # fmt: skip
+    outcome, submission, task = referee.outcome, request.submission, plan.task
+    judgement = outcome.judgement or {}
+    packages = _packages()
+    return RunRecord(
+        run_id=run_id,
+        started=started.isoformat(timespec="seconds"),
+        state=outcome.state,
+        reason=outcome.reason,
+        message=outcome.message,
+        task=task.name,
+        hardware_class=plan.hardware.name,
+        submission=submission.name,
+        title=submission.manifest.title,
+        seed=plan.seed,
+        methods=dict(plan.methods),
+        hparams=dict(plan.hparams),
+        consulted=outcome.consulted,
+        trust=plan.trust,
+        target=task.target.val_loss,
+        target_provisional=task.target.provisional,
+        val_loss=judgement.get("val_loss"),
+        bits_per_byte=judgement.get("bits_per_byte"),
+        seconds=outcome.seconds,
+        cpu_seconds=outcome.cpu_seconds,
+        setup_cpu_seconds=outcome.setup_cpu_seconds,
+        export_seconds=outcome.export_seconds,
+        tokens=outcome.tokens,
+        tokens_counted_by=outcome.tokens_counted_by,
+        times=outcome.times,
+        suspended_seconds=outcome.suspended_seconds,
+        judgement=outcome.judgement,
+        weights_bytes=outcome.weights_bytes,
+        log_rows=len(referee.log.rows),
+        log_rows_dropped=referee.log.dropped,
+        output_truncated=outcome.output_truncated,
+        digests={
+            "core": core_digest(),
+            "task": task.digest,
+            "data": _digest("".join(shard.sha256 for shard in task.shards)),
+            "submission": submission.digest,
+            "environment": _digest(repr(sorted(packages.items()))),
+            "machine": machine.digest,
+            "start_weights": outcome.start_digest,
+            "weights": outcome.weights_digest,
+        },
+        measurement_version=frozen_versions()[-1].measurement_version,
+        machine=asdict(machine),
+        packages=packages,
+        commit=_commit(),
+        warnings=[asdict(warning) for warning in warnings],
+    )
+
+
+def _packages() -> dict[str, str]:
+    """Every installed distribution and its version: the environment a run stood in."""
+    return {d.metadata["Name"]: d.version for d in importlib.metadata.distributions() if d.metadata["Name"]}
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, marked when files differ from it; None outside of git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None if described.returncode == 0 else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,107 @@
+"""What a run says at its end: loss against target, seconds, tokens, trust, bundle, comparison with references."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.bundle import RunRecord
+from harness.campaign import Finished
+from harness.cli import output
+
+REFERENCE_FILE = Path("tuning") / "reference_runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference run kept in the repository."""
+
+    val_loss: float
+    seconds: float
+    tokens: int
+    machine: str
+    machine_digest: str
+    submission_digest: str
+
+
+def read_references(folder: Path) -> list[Reference]:
+    """The reference runs of a baseline folder; empty where it has none."""
+    path = folder / REFERENCE_FILE
+    if not path.is_file():
+        return []
+    return [Reference(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def summary(finished: Finished) -> dict[str, Any]:
+    """The object of `--json`."""
+    record = finished.record
+    return {
+        "status": record.reason or record.state,
+        "message": record.message,
+        "val_loss": record.val_loss,
+        "bits_per_byte": record.bits_per_byte,
+        "target": record.target,
+        "reached_target": record.reached_target,
+        "seconds": record.seconds,
+        "tokens": record.tokens,
+        "trust": record.trust,
+        "run_id": record.run_id,
+        "bundle": str(finished.folder),
+    }
+
+
+def print_summary(finished: Finished, submission: Path) -> None:
+    """The end of a run, for a person."""
+    record = finished.record
+    output.line()
+    output.line(f"{record.title}  ({record.task}, {record.hardware_class}, seed {record.seed})", style="bold")
+    if record.reason is not None:
+        output.line(f"FAILED: {record.reason}", style="bold red")
+        output.line(record.message)
+        output.line(f"bundle           {finished.folder}")
+        return
+    for label, value in _facts(record):
+        output.line(f"{label:<16} {value}")
+    output.line(f"{'bundle':<16} {finished.folder}")
+    for warning in record.warnings:
+        output.warn(f"warning: {warning['text']}; remedy: {warning['remedy']}")
+    _print_comparison(record, read_references(submission))
+
+
+def _facts(record: RunRecord) -> list[tuple[str, str]]:
+    assert record.val_loss is not None and record.seconds is not None and record.bits_per_byte is not None
+    verdict = "reached" if record.reached_target else "missed"
+    provisional = ", provisional" if record.target_provisional else ""
+    return [
+        ("validation loss", f"{record.val_loss:.4f} nats/token ({record.bits_per_byte:.4f} bits/byte)"),
+        ("target", f"{record.target:.4f}{provisional}: {verdict} by {abs(record.target - record.val_loss):.4f}"),
+        ("wall-clock", f"{record.seconds:.2f} s, of which export {record.export_seconds:.3f} s"),
+        ("CPU time", f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it"),
+        ("tokens", f"{record.tokens:,} (counted by the {record.tokens_counted_by})"),
+        ("trust", record.trust),
+    ]
+
+
+def _print_comparison(record: RunRecord, references: list[Reference]) -> None:
+    comparable = [r for r in references if r.submission_digest == record.digests["submission"]]
+    if not comparable or record.val_loss is None or record.seconds is None:
+        return
+    losses = [reference.val_loss for reference in comparable]
+    seconds = [reference.seconds for reference in comparable]
+    spread = statistics.stdev(losses) if len(losses) > 1 else 0.0
+    output.line()
+    output.line(f"reference runs   {len(comparable)}, on {comparable[0].machine}")
+    output.line(
+        f"  loss           {statistics.mean(losses):.4f} (standard deviation {spread:.4f}); "
+        f"this run {record.val_loss - statistics.mean(losses):+.4f}"
+    )
+    same = all(reference.machine_digest == record.digests["machine"] for reference in comparable)
+    where = "same kind of machine" if same else "another machine: seconds do not compare"
+    output.line(
+        f"  seconds        {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}); "
+        f"this run {record.seconds / statistics.median(seconds):.3f} times the median ({where})"
+    )
+    output.line("  One run can show that the whole path works and that the loss is near; it decides nothing.")

@@ -1,0 +1,140 @@
+"""A launched process tree: its capped output, its CPU time and memory, and a kill that leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+TAIL_LINES = 20
+TAIL_BYTES = 8192
+KILL_SECONDS = 10.0
+
+
+class Child:
+    """One process tree, started pinned to `cpus`. Its output goes to a file of at most `output_bytes`."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path,
+        output_bytes: int, cpus: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        self._file = output.open("wb")
+        self._room = output_bytes
+        self._tail = b""
+        self.output_truncated = False
+        with _affinity(cpus):
+            self._process = subprocess.Popen(
+                list(command), env=dict(environment), cwd=folder, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout
+        os.set_blocking(self._pipe.fileno(), False)
+        self.exit_descriptor = os.pidfd_open(self._process.pid)
+
+    @property
+    def output_descriptor(self) -> int:
+        return self._pipe.fileno()
+
+    def pump_output(self) -> bool:
+        """Takes what the child has printed; False at its end. Past the cap it is read and thrown away."""
+        try:
+            data = os.read(self._pipe.fileno(), 1 << 16)
+        except BlockingIOError:
+            return True
+        kept = data[: self._room]
+        self._file.write(kept)
+        self._room -= len(kept)
+        self.output_truncated |= len(kept) < len(data)
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        return bool(data)
+
+    def tail(self) -> str:
+        """The last lines it printed."""
+        lines = self._tail.decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+    def exit_status(self) -> int | None:
+        """The exit status; negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def cpu_seconds(self) -> float:
+        """CPU time of the whole tree, with that of ended and waited-for processes; resolution 10 ms each."""
+        total = 0.0
+        for process in self._tree():
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the whole tree; pages shared between its processes count in each."""
+        total = 0
+        for process in self._tree():
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue
+        return total
+
+    def kill(self) -> None:
+        """Ends the whole tree and waits for it. Safe to call twice."""
+        if self._process.poll() is None:
+            # The guard kills what it guards on SIGTERM; bubblewrap's namespace dies with bubblewrap.
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(KILL_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def close(self) -> None:
+        """Ends the tree, takes its last output and closes its files."""
+        self.kill()
+        while not self._pipe.closed and self._drainable() and self.pump_output():
+            pass
+        self._pipe.close()
+        self._file.close()
+        if self.exit_descriptor >= 0:
+            os.close(self.exit_descriptor)
+            self.exit_descriptor = -1
+
+    def _drainable(self) -> bool:
+        import select
+
+        return bool(select.select([self._pipe], [], [], 0)[0])
+
+    def _tree(self) -> list[psutil.Process]:
+        try:
+            root = psutil.Process(self._process.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+@contextmanager
+def _affinity(cpus: Sequence[int] | None) -> Iterator[None]:
+    """Sets this thread's CPUs for what it starts meanwhile: a child inherits them."""
+    if cpus is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def split_cpus(cores: int) -> tuple[list[int], list[int]]:
+    """CPUs for the run and for everything else: the last `cores` allowed ones, and the others (or the same)."""
+    allowed = sorted(os.sched_getaffinity(0))
+    mine = allowed[-cores:]
+    return mine, allowed[: len(allowed) - len(mine)] or allowed

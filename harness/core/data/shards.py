@@ -1,0 +1,119 @@
+"""The `.bin` shard format of llm.c: 256 int32 (20240520, version 1, token count), then uint16 tokens.
+
+Everything is little-endian. An end-of-text token stands before every document, so a shard begins with one.
+Source of the format: `dev/data/data_common.py` of github.com/karpathy/llm.c.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.core.task import Shard
+
+MAGIC = 20240520
+VERSION = 1
+HEADER_BYTES = 256 * 4
+TOKEN = np.dtype("<u2")
+_REMEDY = "prepare the data again: speedrun data prepare TASK"
+
+
+def write_shard(path: Path, tokens: np.ndarray) -> None:
+    """Writes a shard of `tokens` [n], integers below 65,536, whole or not at all. Raises UserError."""
+    if tokens.ndim != 1 or tokens.size == 0:
+        raise UserError(f"{path}: a shard needs a row of at least one token", "give it some text")
+    if tokens.dtype != TOKEN:
+        if tokens.min() < 0 or tokens.max() > 0xFFFF:
+            raise UserError(f"{path}: a token does not fit in 16 bits", "use a vocabulary of at most 65,536")
+        tokens = tokens.astype(TOKEN)
+    header = np.zeros(256, dtype="<i4")
+    header[:3] = MAGIC, VERSION, tokens.size
+    with replace_whole(path) as file:
+        file.write(header.tobytes())
+        file.write(np.ascontiguousarray(tokens).data)
+
+
+@contextmanager
+def replace_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` complete and on disk, or not at all. Raises UserError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The one message for a full disk, a read-only folder and their like."""
+    return UserError(
+        f"{path}: cannot be written: {error.strerror or error}",
+        "free some space or make the folder writable, or use another one with --data-dir",
+    )
+
+
+def read_header(source: Path | int) -> int:
+    """The token count of a shard, given by path or open descriptor, checked against the file's size. Raises UserError."""
+    if isinstance(source, int):
+        return _token_count(source, f"descriptor {source}")
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror}", _REMEDY) from None
+    try:
+        return _token_count(descriptor, str(source))
+    finally:
+        os.close(descriptor)
+
+
+def open_shard(path: Path, expect: Shard | None) -> np.ndarray:
+    """The tokens [n], uint16, as a read-only map of the file; `expect` is what the task pins. Raises UserError."""
+    count = read_header(path)
+    if expect is not None and count != expect.tokens:
+        raise UserError(f"{path}: holds {count:,} tokens, the task pins {expect.tokens:,}", _REMEDY)
+    return np.memmap(path, dtype=TOKEN, mode="r", offset=HEADER_BYTES, shape=(count,))
+
+
+def map_shard_fd(descriptor: int) -> np.ndarray:
+    """The tokens [n], uint16, of an open shard as a read-only map; the descriptor may be closed after. Raises UserError."""
+    count = read_header(descriptor)
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        return np.memmap(file, dtype=TOKEN, mode="r", offset=HEADER_BYTES, shape=(count,))
+
+
+def _token_count(descriptor: int, name: str) -> int:
+    try:
+        header = np.frombuffer(os.pread(descriptor, HEADER_BYTES, 0), dtype=np.uint8)
+        size = os.fstat(descriptor).st_size
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read: {error.strerror}", _REMEDY) from None
+    if header.size < HEADER_BYTES:
+        raise UserError(f"{name}: truncated: {size:,} bytes do not hold the header", _REMEDY)
+    magic, version, count = (int(value) for value in header.view("<i4")[:3])
+    if magic != MAGIC:
+        raise UserError(f"{name}: wrong magic number {magic}, a shard has {MAGIC}", _REMEDY)
+    if version != VERSION:
+        raise UserError(f"{name}: wrong version {version}, only {VERSION} is known", _REMEDY)
+    if count < 1:
+        raise UserError(f"{name}: the header gives {count:,} tokens", _REMEDY)
+    expected = HEADER_BYTES + TOKEN.itemsize * count
+    if size < expected:
+        raise UserError(f"{name}: truncated: {size:,} bytes, {count:,} tokens need {expected:,}", _REMEDY)
+    if size > expected:
+        raise UserError(f"{name}: {size - expected:,} bytes follow its {count:,} tokens", _REMEDY)
+    return count

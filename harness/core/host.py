@@ -1,0 +1,164 @@
+"""The trusted side of a model host: launches it, asks it, holds it to its caps, believes nothing it says."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core.child import Child
+from harness.core.failures import Failure, RunFailed
+from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError
+from harness.core.sandbox import Sandbox
+from harness.core.weights import TensorSpec, WeightsError
+
+POLL_SECONDS = 0.2
+HELLO_SECONDS = 120.0  # importing torch from a cold disk can take a minute
+OUTPUT_BYTES = 1 << 20
+MAX_TENSORS = 100_000
+
+
+@dataclass(frozen=True)
+class HostCaps:
+    """CPU seconds from the hello until the weights are loaded, and wall seconds for everything together."""
+
+    load_cpu_seconds: float
+    seconds: float
+
+
+class ModelHost:
+    """One model host process. Every method raises RunFailed with a `model-host-...` or `wrong-shape` reason."""
+
+    def __init__(
+        self, sandbox: Sandbox, context: Context, caps: HostCaps, output: Path, cpus: Sequence[int] | None
+    ) -> None:
+        self._caps = caps
+        self._deadline = time.monotonic() + caps.seconds
+        self._context = context
+        self._source = sandbox.source
+        self._listener = Listener()
+        self._channel: Channel | None = None
+        self._loading = False
+        self._cpu_before = 0.0
+        self.load_cpu_seconds = 0.0
+        command = sandbox.command([sys.executable, "-m", "harness.core.model_host"], self._listener)
+        environment = sandbox.environment(self._listener)
+        self._child = Child(command, environment, sandbox.scratch, output, OUTPUT_BYTES, cpus)
+
+    def build(self) -> tuple[list[TensorSpec], str]:
+        """Imports the submission and builds its model: the tensors and the digest of their values."""
+        channel = self._connect()
+        self._cpu_before = self._child.cpu_seconds()
+        self._loading = True
+        channel.send("welcome", context=self._context.to_json(), source=str(self._source))
+        specs: list[TensorSpec] = []
+        while (message := self._receive("tensors", "built")).kind == "tensors":
+            try:
+                specs += [TensorSpec.from_json(item) for item in self._field(message, "items", list)]
+            except WeightsError as error:
+                raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
+            if len(specs) > MAX_TENSORS:
+                raise RunFailed(Failure.HOST_PROTOCOL, f"the model has more than {MAX_TENSORS:,} tensors")
+        self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
+        return specs, self._field(message, "digest", str)
+
+    def load(self, weights: int, batch: int, length: int) -> int:
+        """Loads sealed weights and answers one blank batch: the number of columns of the logits."""
+        self._send("load", [weights], batch=batch, length=length)
+        self._receive("loaded")
+        self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
+        self._loading = False
+        return self._field(self._receive("columns"), "count", int)
+
+    def share(self, descriptor: int, count: int, columns: int) -> None:
+        """Hands over the shared memory of the slots (see slots.py)."""
+        self._send("slots", [descriptor], count=count, columns=columns)
+
+    def forward(self, slot: int) -> None:
+        """Asks for the logits of the tokens in a slot; they are there when `wait(slot)` returns."""
+        self._send("forward", slot=slot)
+
+    def wait(self, slot: int) -> None:
+        """Waits until the host says that a slot is done."""
+        if self._field(self._receive("done"), "slot", int) != slot:
+            raise RunFailed(Failure.HOST_PROTOCOL, "the model host answered for another batch")
+
+    def memory_bytes(self) -> int:
+        return self._child.memory_bytes()
+
+    def close(self) -> None:
+        """Ends the host and everything it started."""
+        if self._channel is not None:
+            self._channel.close()
+        self._listener.close()
+        self._child.close()
+
+    def _connect(self) -> Channel:
+        deadline = time.monotonic() + HELLO_SECONDS
+        while not self._ready(self._listener):
+            if time.monotonic() > deadline:
+                raise RunFailed(Failure.HOST_TIMEOUT, f"the model host did not connect in {HELLO_SECONDS:.0f} s")
+        try:
+            _, self._channel = self._listener.welcome(timeout=5)
+        except ProtocolError as error:
+            raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
+        return self._channel
+
+    def _send(self, kind: str, descriptors: Sequence[int] = (), **fields: object) -> None:
+        assert self._channel is not None
+        try:
+            self._channel.send(kind, descriptors, **fields)
+        except OSError:
+            raise self._crashed() from None
+
+    def _receive(self, *kinds: str) -> Message:
+        assert self._channel is not None
+        while not self._ready(self._channel):
+            self._check_caps()
+        try:
+            message = self._channel.receive(timeout=5)
+        except (ProtocolError, TimeoutError) as error:
+            raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
+        if message is None:
+            raise self._crashed()
+        if message.kind == "failed":
+            raise RunFailed(Failure.WRONG_SHAPE, str(message.fields.get("message"))[:2000])
+        if message.kind not in kinds:
+            raise RunFailed(Failure.HOST_PROTOCOL, f"the model host sent {message.kind[:40]!r}, not {kinds}")
+        return message
+
+    def _ready(self, source: Channel | Listener) -> bool:
+        """Waits a moment for `source`, taking the host's output meanwhile. Raises when the host has ended."""
+        watched = [source, self._child.output_descriptor, self._child.exit_descriptor]
+        readable, _, _ = select.select(watched, [], [], POLL_SECONDS)
+        if self._child.output_descriptor in readable and not self._child.pump_output():
+            readable = select.select([source, self._child.exit_descriptor], [], [], POLL_SECONDS)[0]
+        if source in readable:
+            return True
+        if self._child.exit_descriptor in readable:
+            raise self._crashed()
+        return False
+
+    def _check_caps(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise RunFailed(
+                Failure.HOST_TIMEOUT, f"judging took longer than its cap of {self._caps.seconds:.0f} s"
+            )
+        cap = self._caps.load_cpu_seconds
+        if self._loading and self._child.cpu_seconds() - self._cpu_before > cap:
+            raise RunFailed(Failure.HOST_LOAD_CAP, f"building and loading the model took over {cap:.0f} s of CPU")
+
+    def _field(self, message: Message, name: str, kind: type) -> Any:
+        try:
+            return message.get(name, kind)
+        except ProtocolError as error:
+            raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
+
+    def _crashed(self) -> RunFailed:
+        self._child.close()
+        said = self._child.tail() or "it printed nothing"
+        return RunFailed(Failure.HOST_CRASH, f"the model host ended early; its last lines:\n{said}")

@@ -1,0 +1,211 @@
+"""The judge: the process that computes the validation loss. It never imports a submission and needs no torch.
+
+    python -m harness.core.judge < job.json
+
+The model host answers logits through shared memory; the judge takes the log-softmax in float32 over every
+column the model has and gathers the targets itself. It prints one JSON line per event: progress, and at the
+end either a judgement or a failure. Two slots keep both busy: the host computes one while this scores the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.core.data.shards import open_shard
+from harness.core.failures import Failure, RunFailed
+from harness.core.guard import die_with_parent
+from harness.core.host import HostCaps, ModelHost
+from harness.core.protocol import Context
+from harness.core.sandbox import Sandbox
+from harness.core.slots import Slots, slot_bytes
+from harness.core.task import load_task
+from harness.errors import UserError
+
+SLOTS = 2
+CHUNK_TOKENS = 2048  # rows of logits scored at once: at 1,024 columns the temporaries stay at 8 MB
+MAX_COLUMN_FACTOR = 2  # extra vocabulary columns are allowed, up to twice the vocabulary
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the judge is asked to do, as it crosses from the referee in JSON."""
+
+    task: str
+    data_folder: str
+    split: str
+    source: str
+    scratch: str
+    output: str
+    trust: str
+    context: dict[str, Any]
+    weights: int
+    batch: int
+    length: int
+    threads: int
+    cpus: list[int]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The loss in nats per token over every scored token, and bits per byte of the text they stand for."""
+
+    val_loss: float
+    bits_per_byte: float
+    tokens: int
+    columns: int
+    seconds: float
+    host_seconds: float
+    host_load_cpu_seconds: float
+
+
+class Answerer(Protocol):
+    """What `score` needs of a model host."""
+
+    def forward(self, slot: int) -> None: ...
+    def wait(self, slot: int) -> None: ...
+
+
+class Windows:
+    """Validation tokens cut into batches of exactly [batch, length]: windows do not overlap.
+
+    Every token but the first (the leading end-of-text) is a target once. The tail is padded with
+    end-of-text; padded positions are not scored.
+    """
+
+    def __init__(self, tokens: np.ndarray, batch: int, length: int, end_of_text: int) -> None:
+        self._tokens = tokens
+        self._shape = (batch, length)
+        self._end_of_text = end_of_text
+        self.scored = len(tokens) - 1
+        self.batches = math.ceil(self.scored / (batch * length))
+
+    def fill(self, index: int, out: np.ndarray) -> None:
+        """Writes the inputs of a batch: int64 [batch, length]."""
+        inputs = self._cut(index, 0)
+        flat = out.reshape(-1)
+        flat[: len(inputs)] = inputs
+        flat[len(inputs) :] = self._end_of_text
+
+    def targets(self, index: int) -> np.ndarray:
+        """The targets of a batch in row order; in the last batch there may be fewer than batch * length."""
+        return self._cut(index, 1)
+
+    def _cut(self, index: int, shift: int) -> np.ndarray:
+        size = self._shape[0] * self._shape[1]
+        start = index * size
+        return self._tokens[start + shift : min(start + size, self.scored) + shift]
+
+
+def nats(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The summed cross-entropy of float32 logits [N, V] against targets [N]; not finite where a row is not."""
+    total = 0.0
+    for start in range(0, len(targets), CHUNK_TOKENS):
+        chunk = logits[start : start + CHUNK_TOKENS]
+        wanted = targets[start : start + CHUNK_TOKENS].astype(np.int64)
+        largest = chunk.max(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", over="ignore"):
+            shifted = chunk - largest
+            correct = shifted[np.arange(len(wanted)), wanted]
+            np.exp(shifted, out=shifted)
+            total += float((np.log(shifted.sum(axis=1)) - correct).sum(dtype=np.float64))
+    return total
+
+
+def score(
+    host: Answerer, slots: Slots, windows: Windows, on_batch: Callable[[int], None] = lambda done: None
+) -> tuple[float, float]:
+    """Total nats over all windows and the seconds spent waiting for the host. Raises RunFailed.
+
+    A copy of the logits would cost as much as scoring them, so they are read in place: a host that changes
+    them meanwhile gains nothing, since it does not know the targets of its last positions.
+    """
+    total = waited = 0.0
+    for index in range(windows.batches + 1):
+        if index < windows.batches:
+            windows.fill(index, slots.tokens[index % SLOTS])
+            host.forward(index % SLOTS)
+        if index == 0:
+            continue
+        done = index - 1
+        began = time.monotonic()
+        host.wait(done % SLOTS)
+        waited += time.monotonic() - began
+        targets = windows.targets(done)
+        logits = slots.logits[done % SLOTS]
+        part = nats(logits.reshape(-1, logits.shape[2])[: len(targets)], targets)
+        if not math.isfinite(part):
+            raise RunFailed(Failure.NOT_FINITE, f"the model's logits are not finite (batch {done})")
+        total += part
+        on_batch(index)
+    return total, waited
+
+
+def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
+    """Launches the model host on sealed weights and scores it on one split. Raises RunFailed and UserError."""
+    began = time.monotonic()
+    task = load_task(job.task)
+    context = Context.from_json(job.context)
+    caps = task.caps["cpu" if context.device == "cpu" else "cuda"]
+    shards = task.of_split(job.split)
+    tokens = np.concatenate([open_shard(Path(job.data_folder) / shard.file, shard) for shard in shards])
+    sandbox = Sandbox(job.trust, Path(job.source), Path(job.scratch), job.threads, context.device != "cpu")
+    host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
+    host = ModelHost(sandbox, context, host_caps, Path(job.output), job.cpus)
+    try:
+        host.build()
+        columns = host.load(job.weights, job.batch, job.length)
+        vocabulary = task.tokenizer.vocab_size
+        if not vocabulary <= columns <= MAX_COLUMN_FACTOR * vocabulary:
+            raise RunFailed(
+                Failure.WRONG_SHAPE,
+                f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
+                f"{MAX_COLUMN_FACTOR} times as many are allowed",
+            )
+        descriptor = os.memfd_create("slots", os.MFD_CLOEXEC)
+        os.ftruncate(descriptor, SLOTS * slot_bytes(job.batch, job.length, columns))
+        slots = Slots(descriptor, SLOTS, job.batch, job.length, columns)
+        host.share(descriptor, SLOTS, columns)
+        windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
+        total, waited = score(host, slots, windows, lambda done: on_batch(done, windows.batches))
+    finally:
+        host.close()
+    text_bytes = sum(shard.text_bytes for shard in shards)
+    return Judgement(
+        val_loss=total / windows.scored,
+        bits_per_byte=total / math.log(2) / text_bytes,
+        tokens=windows.scored,
+        columns=columns,
+        seconds=round(time.monotonic() - began, 3),
+        host_seconds=round(waited, 3),
+        host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
+    )
+
+
+def main() -> None:
+    """Reads a job from standard input and prints events. Ends with the referee that launched it."""
+    die_with_parent()
+    job = Job(**json.load(sys.stdin))
+
+    def tell(**event: Any) -> None:
+        print(json.dumps(event), flush=True)
+
+    try:
+        tell(judgement=asdict(judge(job, lambda done, batches: tell(batch=done, batches=batches))))
+    except RunFailed as failed:
+        tell(failure=failed.reason, message=failed.message)
+    except UserError as error:
+        tell(failure=Failure.JUDGE_CRASH, message=str(error))
+
+
+if __name__ == "__main__":
+    main()

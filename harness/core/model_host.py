@@ -1,0 +1,102 @@
+"""The untrusted side of judging: imports a submission, builds its model and answers logits.
+
+`python -m harness.core.model_host`, launched in a sandbox by host.py. It is used twice in a run: to build the
+model afresh and tell the digest of its weights, and to hold the exported weights while the judge asks.
+torch is imported before the hello, so that the caps on what follows measure the submission alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from harness.core import weights
+from harness.core.protocol import Channel, Context, connect
+from harness.core.run import TENSORS_PER_PACKET, Settings
+from harness.core.slots import Slots
+
+
+class WrongShape(Exception):
+    """The model's answer is not [batch, length, columns] numbers."""
+
+
+def import_submission(folder: Path) -> ModuleType:
+    """Imports `train.py` of a submission under the name `train`, with its folder first on the path."""
+    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location("train", folder / "train.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def serve(channel: Channel) -> None:
+    """Answers until the other side closes."""
+    welcome = channel.receive()
+    if welcome is None:
+        return
+    settings = Settings(Context.from_json(welcome.fields["context"]))
+    model = import_submission(Path(welcome.fields["source"])).build_model(settings)
+    _tell_build(channel, model)
+    slots: Slots | None = None
+    batch = length = 0
+    while (message := channel.receive()) is not None:
+        fields = message.fields
+        if message.kind == "load":
+            batch, length = fields["batch"], fields["length"]
+            weights.load(model, message.descriptors[0])
+            os.close(message.descriptors[0])
+            model.eval()
+            channel.send("loaded")
+            blank = torch.full((batch, length), settings.task.end_of_text, device=settings.device)
+            channel.send("columns", count=_forward(model, blank).shape[2])
+        elif message.kind == "slots":
+            slots = Slots(message.descriptors[0], fields["count"], batch, length, fields["columns"])
+            os.close(message.descriptors[0])
+        elif message.kind == "forward":
+            assert slots is not None
+            tokens = torch.from_numpy(slots.tokens[fields["slot"]].copy()).to(settings.device)
+            torch.from_numpy(slots.logits[fields["slot"]]).copy_(_forward(model, tokens))
+            channel.send("done", slot=fields["slot"])
+
+
+def _tell_build(channel: Channel, model: Any) -> None:
+    specs, tensors = weights.describe(model)
+    items = [spec.to_json() for spec in specs]
+    for place in range(0, len(items), TENSORS_PER_PACKET):
+        channel.send("tensors", items=items[place : place + TENSORS_PER_PACKET])
+    channel.send("built", digest=weights.digest(specs, tensors))
+
+
+@torch.inference_mode()
+def _forward(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+    logits = model(tokens)
+    if not isinstance(logits, torch.Tensor):
+        raise WrongShape(f"model(tokens) returned a {type(logits).__name__}, not a tensor of logits")
+    if logits.dim() != 3 or logits.shape[:2] != tokens.shape or not logits.is_floating_point():
+        raise WrongShape(
+            f"model(tokens) returned {logits.dtype}{list(logits.shape)} for tokens {list(tokens.shape)}; "
+            "logits are floating-point [batch, length, vocabulary]"
+        )
+    return logits
+
+
+def main() -> None:
+    """Connects to whoever launched this process and serves it. A crash goes to the output, as a traceback."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    channel = connect(rank=0)
+    try:
+        serve(channel)
+    except WrongShape as error:
+        channel.send("failed", reason="wrong-shape", message=str(error)[:2000])
+
+
+if __name__ == "__main__":
+    main()

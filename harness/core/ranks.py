@@ -1,0 +1,188 @@
+"""What each process of a run has said so far: the book that the referee checks before every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.core.failures import Failure, RunFailed
+from harness.core.protocol import Channel, Message, ProtocolError
+from harness.core.weights import TensorSpec, WeightsError
+
+MAX_TENSORS = 100_000
+MAX_ROWS_PER_PACKET = 100
+MAX_VALUES_PER_ROW = 40
+# What may follow what. `log` rows may come late, after `finished`; everything else comes once.
+ORDER = {
+    "hello": ("tensors", "ready"),
+    "tensors": ("tensors", "ready"),
+    "ready": ("log", "finished"),
+    "log": ("log", "finished"),
+    "finished": ("closing",),
+    "closing": (),
+}
+
+
+class RankLog:
+    """The log rows of rank 0, up to the task's cap; later rows are counted and dropped."""
+
+    def __init__(self, limit: int) -> None:
+        self.rows: list[dict[str, float | None]] = []
+        self.dropped = 0
+        self._limit = limit
+
+    def add(self, message: Message) -> None:
+        """Takes the rows of a `log` message. Raises ProtocolError for what is not rows of numbers."""
+        rows = message.get("rows", list)
+        if len(rows) > MAX_ROWS_PER_PACKET:
+            raise ProtocolError("too many log rows in one message")
+        clean = [_clean_row(row) for row in rows]
+        room = self._limit - len(self.rows)
+        self.rows += clean[:room]
+        self.dropped += len(clean) - len(clean[:room])
+
+    def latest(self, message: Message) -> list[dict[str, float | None]]:
+        """The rows of a message just added, as they were kept."""
+        count = len(message.fields["rows"])
+        return self.rows[-count:] if count else []
+
+
+class Ranks:
+    """The channels of all ranks and their messages. Methods raise RunFailed or ProtocolError."""
+
+    def __init__(self, world_size: int, log: RankLog) -> None:
+        self._channels: list[Channel | None] = [None] * world_size
+        self._last: list[str] = ["" for _ in range(world_size)]
+        self._sent: list[dict[str, Message]] = [{} for _ in range(world_size)]
+        self._specs: list[list[TensorSpec]] = [[] for _ in range(world_size)]
+        self._closed = [False] * world_size
+        self._log = log
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    @property
+    def complete(self) -> bool:
+        """Every rank has connected."""
+        return all(channel is not None for channel in self._channels)
+
+    @property
+    def open(self) -> bool:
+        """Some rank has not closed its channel."""
+        return not all(self._closed)
+
+    def add(self, rank: int, channel: Channel) -> None:
+        if not 0 <= rank < len(self) or self._channels[rank] is not None:
+            channel.close()
+            raise ProtocolError(f"a process connected as rank {rank}: unknown, or connected already")
+        self._channels[rank] = channel
+        self._last[rank] = "hello"
+
+    def send(self, rank: int, kind: str, descriptors: Sequence[int] = ()) -> None:
+        """Sends to a rank; one that has gone away is noticed when its exit is."""
+        channel = self._channels[rank]
+        assert channel is not None
+        try:
+            channel.send(kind, descriptors)
+        except OSError:
+            self._closed[rank] = True
+
+    def take(self, rank: int, message: Message) -> None:
+        """Enters a message; one that is out of order is a violation."""
+        last = self._last[rank]
+        late_log = message.kind == "log" and last == "finished"
+        if message.kind not in ORDER[last] and not late_log:
+            raise ProtocolError(f"sent {message.kind[:40]!r} after {last!r}")
+        if message.kind == "tensors":
+            self._take_tensors(rank, message)
+        elif message.kind == "log":
+            if rank == 0:
+                self._log.add(message)
+        else:
+            self._sent[rank][message.kind] = message
+        if not late_log:
+            self._last[rank] = message.kind
+
+    def closed(self, rank: int) -> None:
+        """A rank's channel has ended. Before `finished` that ends the run, once its exit status is known."""
+        self._closed[rank] = True
+
+    def all_sent(self, kind: str) -> bool:
+        return all(kind in sent for sent in self._sent)
+
+    def behind(self, kind: str) -> str:
+        """For messages: which ranks have not called what others have; empty where none has."""
+        call = {"ready": "run.start", "finished": "run.finish"}[kind]
+        missing = [str(rank) for rank, sent in enumerate(self._sent) if kind not in sent]
+        if len(missing) == len(self):
+            return ""
+        return f"; {call} was called on some ranks but not on rank {', '.join(missing)}"
+
+    def check_start(self, specs: list[TensorSpec], digest: str) -> None:
+        """Every rank must start from the weights of the fresh build. Raises RunFailed."""
+        for rank, sent in enumerate(self._sent):
+            if self._specs[rank] != specs:
+                raise RunFailed(
+                    Failure.WEIGHTS_CHANGED,
+                    f"rank {rank} starts with other tensors than build_model(run) gives in a fresh process",
+                )
+            if _text(sent["ready"], "digest") != digest:
+                raise RunFailed(
+                    Failure.WEIGHTS_CHANGED,
+                    f"the weights of rank {rank} at run.start are not those that build_model(run) gives in a fresh "
+                    "process: begin build_model with torch.manual_seed(run.seed), and restore the weights after "
+                    "a warm-up that changes them",
+                )
+
+    def tokens(self) -> int:
+        """Tokens that the script says it took, over all ranks."""
+        return max(self._count(sent["finished"], "tokens") for sent in self._sent)
+
+    def export_seconds(self) -> float:
+        """Seconds of the export on rank 0, by its own clock; they are part of the run's seconds."""
+        value = self._sent[0]["finished"].fields.get("export_seconds")
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+    def consulted(self) -> list[str]:
+        """Methods and hyperparameters that some rank asked for."""
+        names: set[str] = set()
+        for sent in self._sent:
+            for message in sent.values():
+                said = message.fields.get("consulted", [])
+                names |= {name for name in said if isinstance(name, str)} if isinstance(said, list) else set()
+        return sorted(names)
+
+    def close(self) -> None:
+        for channel in self._channels:
+            if channel is not None:
+                channel.close()
+
+    def _take_tensors(self, rank: int, message: Message) -> None:
+        try:
+            self._specs[rank] += [TensorSpec.from_json(item) for item in message.get("items", list)]
+        except WeightsError as error:
+            raise ProtocolError(str(error)) from None
+        if len(self._specs[rank]) > MAX_TENSORS:
+            raise ProtocolError(f"the model has more than {MAX_TENSORS:,} tensors")
+
+    def _count(self, message: Message, name: str) -> int:
+        value = message.fields.get(name)
+        return value if type(value) is int and 0 <= value < 2**60 else 0
+
+
+def _text(message: Message, name: str) -> str:
+    value = message.fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _clean_row(row: Any) -> dict[str, float | None]:
+    if not isinstance(row, dict) or len(row) > MAX_VALUES_PER_ROW:
+        raise ProtocolError("a log row is not a short table")
+    clean: dict[str, float | None] = {}
+    for name, value in row.items():
+        if type(value) not in (int, float) or len(name) > 100:
+            raise ProtocolError("a log row holds something that is not a number")
+        # Divergence is logged as null: NaN and infinities are not JSON.
+        clean[name] = value if math.isfinite(value) else None
+    return clean

@@ -1,0 +1,430 @@
+"""The referee: launches a run, owns the clock, hands out the data, seals the weights, asks the judge.
+
+States: LAUNCHED, READY, RUNNING, FINISHED, JUDGED, or FAILED with a reason. The clock is
+`time.monotonic_ns` of this process, from the act that releases the data to the seal of the weights. The
+referee returns events and an outcome; it writes no history.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.child import Child, split_cpus
+from harness.core.data.serve import ShardFile, StreamServer
+from harness.core.failures import Failure, RunFailed
+from harness.core.host import HostCaps, ModelHost
+from harness.core.judge import Job
+from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, TaskFacts
+from harness.core.ranks import RankLog, Ranks
+from harness.core.sandbox import Sandbox
+from harness.core.task import Caps, HardwareClass, Task
+from harness.core.weights import WeightsFile
+
+CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
+CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
+SUSPEND_SECONDS = 0.1  # CLOCK_BOOTTIME may run ahead of CLOCK_MONOTONIC by this much before it was a suspend
+DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log rows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one run is made of, fixed before it starts."""
+
+    task: Task
+    hardware: HardwareClass
+    source: Path
+    data_folder: Path
+    folder: Path
+    trust: str
+    seed: int
+    methods: Mapping[str, bool]
+    hparams: Mapping[str, Any]
+    batch: int
+    length: int
+
+    @property
+    def caps(self) -> Caps:
+        return self.task.caps[self.hardware.device]
+
+    def context(self) -> Context:
+        """What the run, the fresh build and the model host are all told."""
+        tokenizer = self.task.tokenizer
+        facts = TaskFacts(
+            name=self.task.name, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text,
+            order=self.task.order, target_loss=self.task.target.val_loss,
+            max_length=self.task.evaluation.max_length,
+            document_tokens=tuple(self.task.synthetic.document_tokens),
+        )  # fmt: skip
+        hardware = self.hardware
+        return Context(facts, self.seed, hardware.devices, hardware.device, dict(self.methods), dict(self.hparams))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person or program watching the run may want to know."""
+
+    kind: str  # "state", "log", "judging", "note"
+    values: dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """What came of a run. Seconds are wall-clock; a field stays None where the run did not get that far."""
+
+    state: str = "LAUNCHED"
+    reason: Failure | None = None
+    message: str = ""
+    times: dict[str, float] = field(default_factory=dict)  # state -> seconds after launch
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    setup_cpu_seconds: float | None = None
+    export_seconds: float | None = None
+    tokens: int | None = None
+    tokens_counted_by: str | None = None
+    start_digest: str | None = None
+    weights_digest: str | None = None
+    weights_bytes: int | None = None
+    suspended_seconds: float = 0.0
+    consulted: list[str] = field(default_factory=list)
+    judgement: dict[str, Any] | None = None
+    output_truncated: bool = False
+
+
+class Referee:
+    """Runs one plan. `rows` are the log rows received; events go to `on_event` as they happen."""
+
+    def __init__(self, plan: Plan, on_event: Callable[[Event], None] = lambda event: None) -> None:
+        self._plan = plan
+        self._on_event = on_event
+        self.outcome = Outcome()
+        self.log = RankLog(plan.caps.log_lines)
+        self._launched = time.monotonic()
+        self._deadline = float("inf")
+        self._setting_up = True
+        self._violation: str | None = None
+        self._child: Child | None = None
+
+    def run(self) -> Outcome:
+        """From launch to judged loss. Never raises for what a submission does; the outcome says it."""
+        self._launched = time.monotonic()
+        try:
+            with ExitStack() as stack:
+                self._run(stack)
+        except RunFailed as failed:
+            self._fail(failed.reason, failed.message)
+        except KeyboardInterrupt:
+            self._fail(Failure.INTERRUPTED, "interrupted by the user")
+        finally:
+            self.outcome.output_truncated = self._child is not None and self._child.output_truncated
+            shutil.rmtree(self._plan.folder / "scratch", ignore_errors=True)
+        return self.outcome
+
+    def _run(self, stack: ExitStack) -> None:
+        run_cpus, other_cpus = split_cpus(self._plan.hardware.cores)
+        builder = stack.enter_context(_closing(self._launch_host("build", other_cpus)))
+        self._launch(stack, run_cpus)
+        self._enter("LAUNCHED")
+        self._connect()
+        self._await("ready")
+        weights = self._check_start(stack, builder)
+        builder.close()
+        self._enter("READY")
+        self._release(stack, weights)
+        self._await("finished")
+        self._seal(weights)
+        self._child.close()
+        self._enter("FINISHED")
+        self._judge(weights, run_cpus, other_cpus)
+        self._enter("JUDGED")
+
+    # Launch
+
+    def _launch(self, stack: ExitStack, cpus: Sequence[int]) -> None:
+        plan = self._plan
+        scratch = _new_folder(plan.folder / "scratch" / "run")
+        sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
+        self._listener = stack.enter_context(_closing(Listener()))
+        devices = plan.hardware.devices
+        script = str(plan.source / "train.py")
+        command = [sys.executable, script]
+        if devices > 1:
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc-per-node={devices}"]
+            command = [sys.executable, *launcher, script]
+        self._child = Child(
+            sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
+            plan.folder / "output.txt", plan.caps.output_bytes, cpus,
+        )  # fmt: skip
+        stack.enter_context(_closing(self._child))
+        self._ranks = stack.enter_context(_closing(Ranks(devices, self.log)))
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self._selector.register(self._child.output_descriptor, selectors.EVENT_READ, "output")
+        self._selector.register(self._child.exit_descriptor, selectors.EVENT_READ, "exit")
+        self._deadline = self._launched + plan.caps.timeout_seconds
+
+    def _launch_host(self, purpose: str, cpus: Sequence[int]) -> ModelHost:
+        plan = self._plan
+        scratch = _new_folder(plan.folder / "scratch" / purpose)
+        sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
+        caps = HostCaps(plan.caps.host_load_cpu_seconds, plan.caps.timeout_seconds)
+        return ModelHost(sandbox, plan.context(), caps, plan.folder / f"{purpose}.txt", cpus)
+
+    def _threads(self) -> int:
+        return max(1, self._plan.hardware.cores // self._plan.hardware.devices)
+
+    def _connect(self) -> None:
+        """Accepts exactly one process a rank, then takes the socket's path away."""
+        self._selector.register(self._listener, selectors.EVENT_READ, "listener")
+        while not self._ranks.complete:
+            self._pump()
+        self._selector.unregister(self._listener)
+        self._listener.close()
+
+    def _welcome(self) -> None:
+        try:
+            rank, channel = self._listener.welcome(timeout=5)
+            self._ranks.add(rank, channel)
+        except ProtocolError as error:
+            raise RunFailed(Failure.PROTOCOL, str(error)) from None
+        self._selector.register(channel, selectors.EVENT_READ, rank)
+        channel.send("welcome", context=self._plan.context().to_json())
+
+    # Start and finish
+
+    def _check_start(self, stack: ExitStack, builder: ModelHost) -> WeightsFile:
+        """The weights at the start must be those that a fresh process builds from the same seed."""
+        self._setting_up = False
+        self.outcome.setup_cpu_seconds = round(self._child.cpu_seconds(), 3)
+        specs, digest = builder.build()
+        self._ranks.check_start(specs, digest)
+        weights = WeightsFile(specs)
+        stack.enter_context(_closing(weights))
+        if weights.size > self._plan.caps.weights_bytes:
+            raise RunFailed(
+                Failure.WEIGHTS_CAP,
+                f"the weights take {weights.size:,} bytes; the task allows {self._plan.caps.weights_bytes:,}",
+            )
+        self.outcome.start_digest = digest
+        self.outcome.weights_bytes = weights.size
+        return weights
+
+    def _release(self, stack: ExitStack, weights: WeightsFile) -> None:
+        """Opens the shards first, so that the one act that starts the clock is sending them."""
+        files = []
+        for shard in self._plan.task.of_split("train"):
+            descriptor = os.open(self._plan.data_folder / shard.file, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            files.append(ShardFile(descriptor, shard.tokens))
+        self._server: StreamServer | None = None
+        shared = [[file.descriptor for file in files]] * len(self._ranks)
+        if self._plan.task.order == "sequential":
+            self._server = stack.enter_context(_closing(StreamServer(files, len(self._ranks), self._violate)))
+            self._server.start()
+            shared = [[end.fileno()] for end in self._server.child_ends]
+        self._enter("RUNNING")
+        self._cpu_at_start = self._child.cpu_seconds()
+        self._suspended_at_start = _suspended()
+        self._deadline = time.monotonic() + self._plan.caps.timeout_seconds
+        self._clock = time.monotonic_ns()
+        for rank, descriptors in enumerate(shared):
+            first = [weights.descriptor] if rank == 0 else []
+            self._ranks.send(rank, "start", [*first, *descriptors])
+
+    def _seal(self, weights: WeightsFile) -> None:
+        """Seals the weights and stops the clock; then checks what makes the time a fair one."""
+        outcome = self.outcome
+        try:
+            weights.seal()
+        except OSError as error:
+            message = f"the weights cannot be sealed while the run keeps them mapped ({error.strerror})"
+            raise RunFailed(Failure.WEIGHTS_MAPPED, message) from None
+        outcome.seconds = (time.monotonic_ns() - self._clock) / 1e9
+        outcome.cpu_seconds = round(self._child.cpu_seconds() - self._cpu_at_start, 3)
+        outcome.suspended_seconds = round(_suspended() - self._suspended_at_start, 3)
+        outcome.export_seconds = self._ranks.export_seconds()
+        outcome.tokens = self._server.served if self._server else self._ranks.tokens()
+        outcome.tokens_counted_by = "referee" if self._server else "script"
+        if not weights.header_intact():
+            raise RunFailed(Failure.NO_WEIGHTS, "the header of the exported weights was overwritten")
+        outcome.weights_digest = weights.digest()
+        for rank in range(len(self._ranks)):
+            self._ranks.send(rank, "sealed")
+        self._drain()
+        allowed = CORES_TOLERANCE * outcome.seconds * self._plan.hardware.cores + CPU_RESOLUTION
+        if outcome.cpu_seconds > allowed:
+            raise RunFailed(
+                Failure.TOO_MANY_CORES,
+                f"the run used {outcome.cpu_seconds:.2f} s of CPU in {outcome.seconds:.2f} s; "
+                f"{self._plan.hardware.name} has {self._plan.hardware.cores} core(s)",
+            )
+        if outcome.suspended_seconds > SUSPEND_SECONDS:
+            raise RunFailed(
+                Failure.SUSPENDED, f"the machine slept for {outcome.suspended_seconds:.1f} s during the run"
+            )
+
+    def _drain(self) -> None:
+        """Takes the last log rows; a run that does not hand them in only loses them."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._ranks.open and time.monotonic() < deadline:
+            try:
+                self._pump()
+            except RunFailed:
+                break
+        self.outcome.consulted = self._ranks.consulted()
+
+    # Waiting
+
+    def _await(self, kind: str) -> None:
+        while not self._ranks.all_sent(kind):
+            self._pump()
+
+    def _pump(self) -> None:
+        """Waits for the next thing to happen and deals with it. Raises RunFailed."""
+        ready = self._selector.select(timeout=0.5)
+        ended = False
+        for key, _ in ready:
+            if key.data == "output":
+                if not self._child.pump_output():
+                    self._selector.unregister(key.fileobj)
+            elif key.data == "exit":
+                ended = True
+            elif key.data == "listener":
+                self._welcome()
+            else:
+                self._receive(key.data, key.fileobj)
+        if self._violation:
+            raise RunFailed(Failure.PROTOCOL, self._violation)
+        if ended and not self._ranks.all_sent("finished"):
+            self._ended_early()
+        if not ready:
+            self._check_caps()
+        elif time.monotonic() > self._deadline:
+            self._check_caps()
+
+    def _receive(self, rank: int, channel: Any) -> None:
+        assert isinstance(channel, Channel)
+        try:
+            message = channel.receive(timeout=5)
+            if message is None:
+                self._selector.unregister(channel)
+                self._ranks.closed(rank)
+                return
+            self._ranks.take(rank, message)
+        except (ProtocolError, TimeoutError) as error:
+            raise RunFailed(Failure.PROTOCOL, f"rank {rank}: {error}") from None
+        if message.kind == "log" and rank == 0:
+            self._on_event(Event("log", {"rows": self.log.latest(message)}))
+
+    def _ended_early(self) -> None:
+        status = self._child.exit_status()
+        self._child.close()
+        missing = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
+        if status == 0:
+            raise RunFailed(Failure.NO_WEIGHTS, f"the script ended without calling {missing} on every rank")
+        said = self._child.tail() or "it printed nothing"
+        raise RunFailed(Failure.CRASH, f"the script ended with status {status}; its last lines:\n{said}")
+
+    def _check_caps(self) -> None:
+        caps = self._plan.caps
+        if time.monotonic() > self._deadline:
+            waiting = self._ranks.behind("finished" if self.outcome.state == "RUNNING" else "ready")
+            raise RunFailed(
+                Failure.TIMEOUT,
+                f"the run took longer than {caps.timeout_seconds:.0f} s in state {self.outcome.state}{waiting}",
+            )
+        setup_cap = caps.setup_cpu_seconds + caps.compile_cpu_seconds
+        if self._setting_up and self._child.cpu_seconds() > setup_cap * self._plan.hardware.devices:
+            raise RunFailed(
+                Failure.SETUP_CAP, f"set-up and compilation used more than {setup_cap:.0f} s of CPU per process"
+            )
+        if self._child.memory_bytes() > caps.memory_bytes:
+            raise RunFailed(Failure.MEMORY_CAP, f"the run took more than {caps.memory_bytes:,} bytes of memory")
+
+    def _violate(self, message: str) -> None:
+        self._violation = message
+
+    # Judging
+
+    def _judge(self, weights: WeightsFile, run_cpus: Sequence[int], other_cpus: Sequence[int]) -> None:
+        plan = self._plan
+        scratch = _new_folder(plan.folder / "scratch" / "host")
+        job = Job(
+            task=str(plan.task.path), data_folder=str(plan.data_folder), split="validation",
+            source=str(plan.source), scratch=str(scratch), output=str(plan.folder / "host.txt"),
+            trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
+            batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(run_cpus),
+        )  # fmt: skip
+        self.outcome.judgement = ask_judge(job, plan.caps.judging_seconds, self._judging)
+
+    def _judging(self, done: int, batches: int) -> None:
+        self._on_event(Event("judging", {"batch": done, "batches": batches}))
+
+    # States
+
+    def _enter(self, state: str) -> None:
+        self.outcome.state = state
+        self.outcome.times[state] = round(time.monotonic() - self._launched, 3)
+        self._on_event(Event("state", {"state": state}))
+
+    def _fail(self, reason: Failure, message: str) -> None:
+        self.outcome.reason = reason
+        self.outcome.message = message
+        self._enter("FAILED")
+
+
+def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
+    """Runs the judge as a process of its own and returns its judgement. Raises RunFailed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.core.judge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        pass_fds=[job.weights], start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asdict(job)).encode())
+        process.stdin.close()
+        # The judge holds the host to the caps itself; its own code is ours and does not hang.
+        for line in process.stdout:
+            event = json.loads(line)
+            if "judgement" in event:
+                return event["judgement"]
+            if "failure" in event:
+                raise RunFailed(Failure(event["failure"]), event["message"])
+            on_batch(event["batch"], event["batches"])
+        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+class _closing:  # noqa: N801
+    """contextlib.closing without its type variable: close() at the end."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __enter__(self) -> Any:
+        return self._thing
+
+    def __exit__(self, *_: object) -> None:
+        self._thing.close()
+
+
+def _new_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def _suspended() -> float:
+    """Seconds this machine has slept since boot: CLOCK_BOOTTIME counts them, CLOCK_MONOTONIC does not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,0 +1,237 @@
+"""Read and validate a submission: a folder with submission.toml, train.py and modules of its own.
+
+Only regular files directly under the folder or its sub-folders belong to it; links and anything that points
+outside are refused. `snapshot` copies what was validated, so that what runs is what was digested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from harness.core.task import Strict, Task, load_task, read_toml
+from harness.errors import UserError, describe_validation
+
+MAX_MANIFEST_BYTES = 64 * 1024
+MAX_FILES = 64
+SUFFIXES = (".py", ".toml", ".md")  # code, the manifest, notes: nothing packed or binary
+IGNORED = ("__pycache__", ".DS_Store", "tuning")  # `tuning` is a baseline's evidence, not part of what runs
+NAME = r"^[a-z][a-z0-9_-]{0,63}$"
+
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+Kind = Literal[
+    "optimizer", "architecture", "initialization", "schedule", "data order", "loss", "precision", "systems"
+]
+Value = bool | int | float | str
+
+
+class EvaluationShape(Strict):
+    """The [batch, length] in which the judge asks for logits."""
+
+    batch: int = Field(gt=0)
+    length: int = Field(gt=0)
+
+
+class Method(Strict):
+    """A named part of the submission that `--drop` turns off."""
+
+    kind: Kind
+    summary: str = Field(min_length=1, max_length=300)
+    source: str = Field(min_length=1, max_length=300)
+    default: bool = True
+
+
+class Hparam(Strict):
+    """A number or choice that others can retune: a default, and a range or a list of choices."""
+
+    default: Value
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    choices: list[Value] | None = None
+    of: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_range(self) -> Hparam:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give either low and high, or choices")
+        problem = self.problem_with(self.default)
+        if problem:
+            raise ValueError(f"default {problem}")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError("a log range needs low above 0")
+        return self
+
+    def problem_with(self, value: Value) -> str | None:
+        """What is wrong with a value, or None."""
+        if self.choices is not None:
+            known = any(value == choice and type(value) is type(choice) for choice in self.choices)
+            return None if known else f"{value!r} is not one of {self.choices}"
+        if isinstance(value, bool | str):
+            return f"{value!r} is not a number"
+        if isinstance(self.default, int) and not isinstance(value, int):
+            return f"{value!r} is not a whole number"
+        assert self.low is not None and self.high is not None
+        return None if self.low <= value <= self.high else f"{value!r} is outside [{self.low}, {self.high}]"
+
+    def parse(self, text: str) -> Value:
+        """A value from the command line, in the type of the default. Raises ValueError."""
+        if isinstance(self.default, bool):
+            if text.lower() not in ("true", "false"):
+                raise ValueError("not true or false")
+            return text.lower() == "true"
+        return type(self.default)(text)
+
+
+class Manifest(Strict):
+    """submission.toml."""
+
+    task: str
+    title: str = Field(min_length=1, max_length=120)
+    authors: list[str] = Field(min_length=1, max_length=50)
+    parent: str | None = None
+    evaluation: EvaluationShape
+    methods: dict[Name, Method] = {}
+    hparams: dict[Name, Hparam] = {}
+
+    @model_validator(mode="after")
+    def _owners_exist(self) -> Manifest:
+        for name, hparam in self.hparams.items():
+            if hparam.of is not None and hparam.of not in self.methods:
+                raise ValueError(f"hparams.{name}.of names {hparam.of!r}, which is not a declared method")
+        return self
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A validated folder. `files` maps relative paths to contents with LF line ends; `digest` is over them."""
+
+    folder: Path
+    manifest: Manifest
+    task: Task
+    files: dict[str, bytes]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def methods(self, dropped: list[str]) -> dict[str, bool]:
+        """Which methods are on after `--drop`. Raises UserError for an undeclared name."""
+        for name in dropped:
+            self._require("methods", name, self.manifest.methods)
+        return {name: m.default and name not in dropped for name, m in self.manifest.methods.items()}
+
+    def hparams(self, settings: list[str]) -> dict[str, Value]:
+        """The hyperparameters after `--set NAME=VALUE`. Raises UserError for a bad name or value."""
+        values: dict[str, Value] = {name: h.default for name, h in self.manifest.hparams.items()}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals:
+                raise UserError(f"--set {setting}: no value", "write --set NAME=VALUE")
+            self._require("hparams", name, self.manifest.hparams)
+            hparam = self.manifest.hparams[name]
+            try:
+                values[name] = hparam.parse(text)
+                problem = hparam.problem_with(values[name])
+            except ValueError:
+                problem = f"{text!r} is not a {type(hparam.default).__name__}"
+            if problem:
+                raise UserError(f"--set {name}: {problem}", f"see [hparams.{name}] in {self.folder}/submission.toml")
+        return values
+
+    def snapshot(self, target: Path) -> None:
+        """Writes the validated files to a new folder, read-only."""
+        for name, content in self.files.items():
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            path.chmod(0o444)
+
+    def _require(self, section: str, name: str, table: dict[str, Any]) -> None:
+        if name not in table:
+            known = ", ".join(sorted(table)) or "none"
+            raise UserError(
+                f"{self.folder}/submission.toml: no [{section}.{name}]", f"use a declared name: {known}"
+            )
+
+
+def load_submission(folder: Path, task_override: Task | None = None) -> Submission:
+    """Reads and validates a submission folder. Raises UserError that names the file and the field."""
+    path = folder / "submission.toml"
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such submission folder", "give a folder with submission.toml and train.py")
+    table, _ = read_toml(path, MAX_MANIFEST_BYTES)
+    try:
+        manifest = Manifest(**table)
+    except (ValidationError, RecursionError) as error:
+        if isinstance(error, RecursionError):
+            raise UserError(f"{path}: nested too deeply", "write plain tables") from None
+        raise describe_validation(error, path, "correct the named fields") from None
+    task = task_override or load_task(manifest.task)
+    files = _read_files(folder, task)
+    if "train.py" not in files:
+        raise UserError(f"{folder}/train.py: no such file", "every submission has a train.py")
+    _check_shape(path, manifest.evaluation, task)
+    return Submission(folder.resolve(), manifest, task, files, folder_digest(files))
+
+
+def folder_digest(files: dict[str, bytes]) -> str:
+    """sha256 over names and contents in order of name; modes, times and line ends do not count."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(f"{len(name.encode())} {name} {len(files[name])}\n".encode())
+        total.update(files[name])
+    return total.hexdigest()
+
+
+def _check_shape(path: Path, shape: EvaluationShape, task: Task) -> None:
+    limits = task.evaluation
+    if shape.length > limits.max_length:
+        raise UserError(
+            f"{path}: evaluation.length is {shape.length:,}", f"the task allows at most {limits.max_length:,}"
+        )
+    if shape.batch * shape.length > limits.max_batch_tokens:
+        raise UserError(
+            f"{path}: evaluation.batch x evaluation.length is {shape.batch * shape.length:,} tokens",
+            f"the task allows at most {limits.max_batch_tokens:,}",
+        )
+
+
+def _read_files(folder: Path, task: Task) -> dict[str, bytes]:
+    caps = min(task.caps.values(), key=lambda caps: caps.source_bytes)
+    files: dict[str, bytes] = {}
+    room = caps.source_bytes
+    for path in _walk(folder):
+        name = path.relative_to(folder).as_posix()
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: not a regular file", "a submission holds plain files only, no links")
+        if path.suffix not in SUFFIXES:
+            raise UserError(f"{path}: not a kind of file a submission may hold", f"allowed: {', '.join(SUFFIXES)}")
+        room -= status.st_size
+        if room < 0:
+            raise UserError(
+                f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})", "make it smaller"
+            )
+        files[name] = path.read_bytes().replace(b"\r\n", b"\n")
+        if len(files) > MAX_FILES:
+            raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")
+    return files
+
+
+def _walk(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in IGNORED)
+        links = [name for name in folders if (Path(base) / name).is_symlink()]
+        found += [Path(base) / name for name in sorted([*names, *links]) if name not in IGNORED]
+        if len(found) > 10 * MAX_FILES:
+            raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")
+    return found

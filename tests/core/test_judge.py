@@ -1,0 +1,96 @@
+"""The judge: the loss against float64, windows that cover every token once, and hosts that misbehave."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.failures import Failure, RunFailed
+from harness.core.judge import SLOTS, Windows, nats, score
+from harness.core.slots import Slots, slot_bytes
+
+
+def reference_nats(logits: np.ndarray, targets: np.ndarray) -> float:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    return float((np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(targets)), targets]).sum())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5000), st.integers(2, 70), st.floats(0.01, 80), st.integers(0, 2**31))
+def test_loss_agrees_with_float64(count: int, columns: int, scale: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = (scale * random.standard_normal((count, columns))).astype(np.float32)
+    targets = random.integers(0, columns, count).astype(np.uint16)
+    rounding = 1e-6 * max(1.0, scale) * count  # float32 carries seven digits of the largest logit
+    assert nats(logits, targets) == pytest.approx(reference_nats(logits, targets), rel=1e-6, abs=rounding)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 500), st.integers(1, 7), st.integers(1, 40))
+def test_windows_cover_every_token_once(count: int, batch: int, length: int) -> None:
+    tokens = np.arange(count, dtype=np.uint16)
+    windows = Windows(tokens, batch, length, end_of_text=999)
+    inputs = np.empty((batch, length), np.int64)
+    targets: list[int] = []
+    for index in range(windows.batches):
+        windows.fill(index, inputs)
+        wanted = windows.targets(index)
+        assert (inputs.reshape(-1)[: len(wanted)] == wanted.astype(int) - 1).all()
+        assert (inputs.reshape(-1)[len(wanted) :] == 999).all()
+        targets += wanted.tolist()
+    assert targets == list(range(1, count))
+
+
+class ToyHost:
+    """Answers logits that give the right next token the probability it is told to."""
+
+    def __init__(self, slots: Slots, columns: int, value: float = 0.0) -> None:
+        self._slots, self._columns, self._value = slots, columns, value
+        self.asked: list[int] = []
+
+    def forward(self, slot: int) -> None:
+        self.asked.append(slot)
+        logits = self._slots.logits[slot]
+        logits[:] = 0
+        following = (self._slots.tokens[slot] + 1) % self._columns
+        np.put_along_axis(logits, following[..., None], np.float32(self._value), axis=2)
+
+    def wait(self, slot: int) -> None:
+        pass
+
+
+def judged(columns: int, value: float) -> float:
+    tokens = (np.arange(1001) % 50).astype(np.uint16)
+    descriptor = os.memfd_create("slots")
+    os.ftruncate(descriptor, SLOTS * slot_bytes(3, 7, columns))
+    slots = Slots(descriptor, SLOTS, 3, 7, columns)
+    windows = Windows(tokens, 3, 7, 0)
+    total, _ = score(ToyHost(slots, columns, value), slots, windows)
+    return total / windows.scored
+
+
+def test_uniform_logits_cost_the_log_of_the_columns() -> None:
+    assert judged(50, 0.0) == pytest.approx(math.log(50))
+
+
+def test_extra_columns_stay_in_the_softmax() -> None:
+    assert judged(64, 0.0) == pytest.approx(math.log(64))
+
+
+def test_other_logits_change_the_score() -> None:
+    assert judged(50, 5.0) < judged(50, 1.0) < judged(50, 0.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_a_named_outcome(value: float) -> None:
+    with pytest.raises(RunFailed) as caught:
+        judged(50, value)
+    assert caught.value.reason is Failure.NOT_FINITE
+
+

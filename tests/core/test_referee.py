@@ -1,0 +1,243 @@
+"""The protocol by order of events, with a torch-free toy child. One property a test, named for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.core import referee as referee_module
+from harness.core.failures import Failure
+from harness.core.sandbox import probe
+from tests.conftest import Toy, make_toy
+from tests.core.children import HONEST, Toys
+
+
+@pytest.fixture
+def toys(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toys:
+    return Toys(toy, tmp_path, probe().level, monkeypatch)
+
+
+def test_honest_run_passes_every_state_in_order(toys: Toys) -> None:
+    outcome = toys.run(HONEST)
+    assert toys.states() == ["LAUNCHED", "READY", "RUNNING", "FINISHED", "JUDGED"], outcome.message
+    assert outcome.reason is None
+    assert outcome.judgement == {"val_loss": 1.0, "bits_per_byte": 2.0}
+    assert outcome.tokens == 100
+    assert outcome.tokens_counted_by == "script"
+    assert toys.referee.log.rows[0]["loss"] == 2.5
+    assert outcome.seconds is not None and outcome.seconds > 0
+    assert not (toys.referee._plan.folder / "scratch").exists()
+
+
+def test_zero_steps_is_a_valid_run(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run)\nfinish(run)\n")
+    assert outcome.state == "JUDGED"
+    assert outcome.tokens == 0
+
+
+def test_data_is_not_there_before_start(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nrun.stream\n")
+    assert outcome.reason is Failure.CRASH
+    assert "only after run.start" in outcome.message
+
+
+def test_crash_shows_the_last_lines_of_the_script(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run)\nraise ValueError('the reason')\n")
+    assert outcome.reason is Failure.CRASH
+    assert "ValueError: the reason" in outcome.message
+
+
+def test_script_that_never_starts_is_named(toys: Toys) -> None:
+    outcome = toys.run("print('hello')\n")
+    assert outcome.reason is Failure.NO_WEIGHTS
+    assert "run.start" in outcome.message
+
+
+def test_script_that_never_finishes_is_named(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run)\n")
+    assert outcome.reason is Failure.NO_WEIGHTS
+    assert "run.finish" in outcome.message
+
+
+def test_time_out(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run)\ntime.sleep(60)\n", timeout_seconds=1.5)
+    assert outcome.reason is Failure.TIMEOUT
+    assert "RUNNING" in outcome.message
+
+
+def test_set_up_that_computes_too_long(toys: Toys) -> None:
+    outcome = toys.run("while True: pass\n", setup_cpu_seconds=1)
+    assert outcome.reason is Failure.SETUP_CAP
+
+
+def test_weights_that_changed_before_start(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run, digest='other')\n")
+    assert outcome.reason is Failure.WEIGHTS_CHANGED
+    assert "torch.manual_seed(run.seed)" in outcome.message
+
+
+def test_tensors_that_differ_from_the_fresh_build(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run, specs=[dict(SPEC, shape=[5])])\n")
+    assert outcome.reason is Failure.WEIGHTS_CHANGED
+
+
+def test_more_cores_than_the_class(toys: Toys) -> None:
+    burn = """
+run = connect_run()
+start(run)
+os.sched_setaffinity(0, range(os.cpu_count()))
+burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+time.sleep(3)
+finish(run)
+"""
+    outcome = toys.run(burn)
+    assert outcome.reason is Failure.TOO_MANY_CORES
+
+
+def test_weights_still_mapped_at_the_seal(toys: Toys) -> None:
+    outcome = toys.run(
+        "run = connect_run()\nstart(run)\nkept = mmap.mmap(run._weights_descriptor, 0)\nfinish(run)\n"
+    )
+    assert outcome.reason is Failure.WEIGHTS_MAPPED
+
+
+def test_writes_after_the_seal_fail(toys: Toys) -> None:
+    script = """
+run = connect_run()
+start(run)
+kept = os.dup(run._weights_descriptor)
+finish(run)
+try:
+    os.pwrite(kept, b"late", 0)
+except PermissionError:
+    print("refused")
+"""
+    outcome = toys.run(script)
+    assert outcome.state == "JUDGED"
+    assert "refused" in (toys.referee._plan.folder / "output.txt").read_text()
+
+
+def test_overwritten_header_is_not_judged(toys: Toys) -> None:
+    outcome = toys.run(
+        "run = connect_run()\nstart(run)\nos.pwrite(run._weights_descriptor, b'\\xff' * 8, 0)\nfinish(run)\n"
+    )
+    assert outcome.reason is Failure.NO_WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [
+        ("garbage", "run = connect_run()\nrun._channel.socket.send(b'\\xff\\x00garbage')\ntime.sleep(9)\n"),
+        ("no kind", "run = connect_run()\nrun._channel.socket.send(b'[1]')\ntime.sleep(9)\n"),
+        ("finished before start", "run = connect_run()\nrun._channel.send('finished')\ntime.sleep(9)\n"),
+        ("ready twice", "run = connect_run()\nready(run)\nready(run)\ntime.sleep(9)\n"),
+        ("log before start", "run = connect_run()\nrun._channel.send('log', rows=[])\ntime.sleep(9)\n"),
+        ("log of text", "run = connect_run()\nstart(run)\nrun._channel.send('log', rows=[{'a': 'b'}])\ntime.sleep(9)\n"),
+        ("unknown tensor", "run = connect_run()\nready(run, specs=[{'name': 1}])\ntime.sleep(9)\n"),
+        ("absurd shape", "run = connect_run()\nready(run, specs=[dict(SPEC, shape=[-1])])\ntime.sleep(9)\n"),
+        ("wrong nonce", "os.environ['SPEEDRUN_NONCE'] = 'x'\nrun = connect_run()\n"),
+        ("same rank twice", "run = connect_run()\nagain = connect_run()\n"),
+    ],
+)  # fmt: skip
+def test_violation_of_the_protocol_is_named(toys: Toys, name: str, script: str) -> None:
+    outcome = toys.run(script)
+    assert outcome.reason in (Failure.PROTOCOL, Failure.CRASH), (name, outcome)
+    if name not in ("same rank twice",):
+        assert outcome.reason is Failure.PROTOCOL, (name, outcome.message)
+
+
+def test_calls_out_of_order_say_what_is_due(toys: Toys) -> None:
+    for call in ("run.log(step=1)", "run.finish(None)", "start(run); run.start(None)"):
+        outcome = toys.run(f"run = connect_run()\n{call}\n")
+        assert outcome.reason is Failure.CRASH
+        assert "call connect, start, log (any number), finish" in outcome.message
+
+
+def test_output_past_the_cap_is_thrown_away(toys: Toys) -> None:
+    outcome = toys.run("print('x' * 1000 * 200)\n" + HONEST)
+    assert outcome.state == "JUDGED"
+    assert outcome.output_truncated
+    assert (toys.referee._plan.folder / "output.txt").stat().st_size == 65536
+
+
+def test_log_rows_past_the_cap_are_counted_and_dropped(toys: Toys) -> None:
+    outcome = toys.run(HONEST.replace("run.log(step=1, loss=2.5)", "[run.log(step=i) for i in range(1500)]"))
+    assert outcome.state == "JUDGED"
+    assert (len(toys.referee.log.rows), toys.referee.log.dropped) == (1000, 500)
+
+
+def test_divergence_is_logged_as_null(toys: Toys) -> None:
+    toys.run(HONEST.replace("loss=2.5", "loss=float('nan')"))
+    assert toys.referee.log.rows[0]["loss"] is None
+
+
+def test_interrupt_is_an_outcome(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(referee_module.Referee, "_release", interrupt)
+    outcome = toys.run(HONEST)
+    assert outcome.reason is Failure.INTERRUPTED
+
+
+def test_a_machine_that_slept_is_named(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr(referee_module, "_suspended", lambda: next(clock))
+    outcome = toys.run(HONEST)
+    assert outcome.reason is Failure.SUSPENDED
+    assert outcome.suspended_seconds == 30.0
+
+
+def test_weights_larger_than_the_cap(toys: Toys) -> None:
+    outcome = toys.run(HONEST, weights_bytes=8)
+    assert outcome.reason is Failure.WEIGHTS_CAP
+
+
+def test_two_ranks_share_the_stream_without_overlap(toys: Toys) -> None:
+    script = """
+run = connect_run()
+start(run)
+window = run.stream.take(100)
+print("window", run.rank, window[0], window[-1], flush=True)
+finish(run)
+"""
+    outcome = toys.run(script, "2xcpu-1thread")
+    assert outcome.state == "JUDGED", outcome.message
+    assert outcome.tokens == 200
+
+
+def test_start_on_only_one_rank_is_named(toys: Toys) -> None:
+    script = "run = connect_run()\nif run.rank == 0:\n    start(run)\ntime.sleep(60)\n"
+    outcome = toys.run(script, "2xcpu-1thread", timeout_seconds=8)
+    assert outcome.reason is Failure.TIMEOUT
+    assert "run.start was called on some ranks but not on rank 1" in outcome.message
+
+
+def test_finish_on_only_one_rank_is_named(toys: Toys) -> None:
+    script = "run = connect_run()\nstart(run)\nif run.rank == 0:\n    export(run)\n    run._channel.send('finished', tokens=0)\ntime.sleep(60)\n"
+    outcome = toys.run(script, "2xcpu-1thread", timeout_seconds=8)
+    assert outcome.reason is Failure.TIMEOUT
+    assert "run.finish was called on some ranks but not on rank 1" in outcome.message
+
+
+def test_sequential_stream_is_counted_by_the_referee(
+    sequential_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = Toys(sequential_toy, tmp_path, probe().level, monkeypatch)
+    outcome = toys.run(HONEST.replace("tokens=run.stream.position", "tokens=1"))
+    assert (outcome.tokens, outcome.tokens_counted_by) == (100, "referee")
+
+
+def test_ranks_that_ask_for_different_counts_violate_the_stream(
+    sequential_toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys = Toys(sequential_toy, tmp_path, probe().level, monkeypatch)
+    outcome = toys.run(HONEST.replace("take(100)", "take(100 + run.rank)"), "2xcpu-1thread")
+    assert outcome.reason is Failure.PROTOCOL
+    assert "asked the stream for" in outcome.message
+
+
+def test_open_level_runs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toys = Toys(make_toy(tmp_path), tmp_path, "open", monkeypatch)
+    assert toys.run(HONEST).state == "JUDGED"
