@@ -35,9 +35,7 @@ CANNOT_FIND = (
     "last hash was published elsewhere: then `speedrun journal verify --expect HASH` finds both."
 )
 
-_MOVE_ASIDE = (
-    "see `speedrun journal verify`; restore the file or move it aside, and the next run starts a new one"
-)
+_MOVE_ASIDE = "see `speedrun journal verify`; restore the file or move it aside, and the next run starts a new one"
 _TEXT_OR_NONE = (str, type(None))
 _FIELDS: dict[str, tuple[type, ...]] = {
     "version": (int,),
@@ -216,14 +214,8 @@ def verify(path: Path | str, expect: str | None = None) -> Verification:
 def _chain_problems(number: int, entry: Entry, previous: str, sequence: int) -> list[Finding]:
     if entry.previous == previous and entry.sequence == sequence:
         return []
-    place = (
-        f"sequence {entry.sequence} where {sequence} belongs"
-        if entry.sequence != sequence
-        else "hash differs"
-    )
-    what = (
-        f"does not continue the line before it ({place}): edited, dropped, moved, inserted or repeated here"
-    )
+    place = f"sequence {entry.sequence} where {sequence} belongs" if entry.sequence != sequence else "hash differs"
+    what = f"does not continue the line before it ({place}): edited, dropped, moved, inserted or repeated here"
     return [Finding(number, what)]
 
 

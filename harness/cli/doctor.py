@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from harness.cli import output
-from harness.paths import DATA, TASKS
+from harness.cli.options import DATA_DIR, DataDir, Json
+from harness.paths import TASKS
 
 if TYPE_CHECKING:
     from harness.core.sandbox import SandboxProbe
@@ -51,10 +52,7 @@ class Check:
     needed: bool = False
 
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-    data_dir: Annotated[Path, typer.Option(help="folder of the prepared data")] = DATA,
-) -> None:
+def doctor(json: Json = False, data_dir: DataDir = DATA_DIR) -> None:
     """Say what this machine can run, what disturbs it and what it lacks, with remedies."""
     from harness.core import sandbox
     from harness.machine import fingerprint, hardware_classes, sample_load
@@ -122,17 +120,13 @@ def machine_checks(machine: Machine, load: Load) -> list[Check]:
     if machine.gpus and machine.cuda_build is None:
         remedy = "install the CUDA build of torch: https://pytorch.org/get-started/locally"
         found["GPU"].append(Check("warning", "GPU", f"{gpus}, but torch is built without CUDA", remedy))
-    return [
-        check for subject, text in facts.items() for check in (found[subject] or [Check("ok", subject, text)])
-    ]
+    return [check for subject, text in facts.items() for check in (found[subject] or [Check("ok", subject, text)])]
 
 
 def package_checks(machine: Machine) -> list[Check]:
     """Python and the packages no run can do without."""
     versions = machine.packages
-    build = {
-        "torch": f", built for CUDA {machine.cuda_build}" if machine.cuda_build else ", built without CUDA"
-    }
+    build = {"torch": f", built for CUDA {machine.cuda_build}" if machine.cuda_build else ", built without CUDA"}
     checks = [Check("ok", "python", machine.python)]
     for name in NEEDED_PACKAGES:
         if util.find_spec(name) is None:

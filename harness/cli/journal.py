@@ -10,28 +10,29 @@ from typing import Annotated, Any
 import typer
 
 from harness.cli import output
+from harness.cli.options import RUNS_DIR, Json
 from harness.errors import UserError
 from harness.journal import CANNOT_FIND, Entry, Journal, Verification
 from harness.journal import verify as verify_journal
-from harness.paths import RUNS
 
 app = typer.Typer(help="The journal of every run: check its chain, list its runs.", no_args_is_help=True)
 
-JournalPath = Annotated[Path, typer.Argument(metavar="[PATH]", help="the journal file")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object")]
-DEFAULT = RUNS / "journal.jsonl"
+JournalPath = Annotated[Path, typer.Argument(metavar="PATH", help="The journal file.")]
+DEFAULT = RUNS_DIR / "journal.jsonl"
 
 
 @app.command()
 def verify(
     path: JournalPath = DEFAULT,
-    expect: Annotated[str, typer.Option(help="a published hash that must be in the chain")] = "",
-    json: AsJson = False,
+    expect: Annotated[
+        str | None, typer.Option(metavar="HASH", help="A published hash that must be in the chain.")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Check that no line was edited, dropped, moved, inserted or repeated. Exit code 1 if one was."""
-    if expect and not re.fullmatch(r"[0-9a-f]{64}", expect):
+    if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise UserError(f"--expect {expect!r}: not a sha256", "give all 64 hexadecimal digits of the hash")
-    found = verify_journal(path, expect or None)
+    found = verify_journal(path, expect)
     if json:
         output.as_json({"path": str(path), "ok": found.ok, **asdict(found), "cannot_find": CANNOT_FIND})
     else:
@@ -55,7 +56,7 @@ def _print(path: Path, found: Verification) -> None:
 
 
 @app.command()
-def show(path: JournalPath = DEFAULT, json: AsJson = False) -> None:
+def show(path: JournalPath = DEFAULT, json: Json = False) -> None:
     """List the runs, oldest first."""
     runs = _runs(Journal(path).entries())
     if json:
