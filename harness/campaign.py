@@ -14,13 +14,14 @@ from pathlib import Path
 from harness.bundle import RunRecord, write_bundle
 from harness.core.data.prepare import require_prepared
 from harness.core.failures import Failure
-from harness.core.referee import Event, Outcome, Plan, Referee
+from harness.core.plan import Event, Outcome, Plan
+from harness.core.referee import Referee
 from harness.core.sandbox import probe
 from harness.core.task import HardwareClass
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
 from harness.journal import Journal
-from harness.machine import Machine, fingerprint, sample_load
+from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
 from harness.submission import Submission
@@ -73,18 +74,15 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
     )  # fmt: skip
     journal = Journal(request.runs_dir / "journal.jsonl")
-    journal.start(
-        run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name
-    )
+    journal.start(run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name)
     referee = Referee(plan, on_event)
+    swapped_before = total_swapped_bytes()
     outcome = referee.run()
-    warnings += _warnings_after(outcome, plan)
+    warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
     record = _record(run_id, started, request, plan, referee, machine, warnings)
     write_bundle(folder, record, referee.log.rows)
     digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
-    journal.end(
-        run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds
-    )
+    journal.end(run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
     if outcome.reason is Failure.INTERRUPTED:
         raise KeyboardInterrupt
     return Finished(record, folder, referee.log.rows)
@@ -99,7 +97,7 @@ def _make_run_folder(runs_dir: Path, run_id: str) -> Path:
     return folder.resolve()
 
 
-def _warnings_after(outcome: Outcome, plan: Plan) -> list[MachineWarning]:
+def _warnings_after(outcome: Outcome, plan: Plan, swapped_bytes: int) -> list[MachineWarning]:
     if outcome.seconds is None or outcome.cpu_seconds is None:
         return []
     cores = plan.hardware.cores if plan.hardware.device == "cpu" else 0
@@ -107,6 +105,7 @@ def _warnings_after(outcome: Outcome, plan: Plan) -> list[MachineWarning]:
         wall_seconds=outcome.seconds,
         cpu_seconds=outcome.cpu_seconds,
         cores=cores,
+        swapped_bytes=swapped_bytes,
         clocks_apart_seconds=outcome.suspended_seconds,
     )
 
@@ -161,7 +160,7 @@ def _record(
             "weights": outcome.weights_digest,
         },
         measurement_version=frozen_versions()[-1].measurement_version,
-        machine=asdict(machine),
+        machine=machine.to_json(),
         packages=packages,
         commit=_commit(),
         warnings=[asdict(warning) for warning in warnings],

@@ -23,7 +23,5 @@ class UserError(Exception):
 
 def describe_validation(error: ValidationError, path: Path | str, remedy: str) -> UserError:
     """Turns pydantic's report into one UserError that names the file and each wrong field."""
-    lines = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
-    ]
+    lines = [f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
     return UserError(f"{path}: " + "; ".join(lines), remedy)

@@ -25,9 +25,7 @@ IGNORED = ("__pycache__", ".DS_Store", "tuning")  # `tuning` is a baseline's evi
 NAME = r"^[a-z][a-z0-9_-]{0,63}$"
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
-Kind = Literal[
-    "optimizer", "architecture", "initialization", "schedule", "data order", "loss", "precision", "systems"
-]
+Kind = Literal["optimizer", "architecture", "initialization", "schedule", "data order", "loss", "precision", "systems"]
 Value = bool | int | float | str
 
 
@@ -157,9 +155,7 @@ class Submission:
     def _require(self, section: str, name: str, table: dict[str, Any]) -> None:
         if name not in table:
             known = ", ".join(sorted(table)) or "none"
-            raise UserError(
-                f"{self.folder}/submission.toml: no [{section}.{name}]", f"use a declared name: {known}"
-            )
+            raise UserError(f"{self.folder}/submission.toml: no [{section}.{name}]", f"use a declared name: {known}")
 
 
 def load_submission(folder: Path, task_override: Task | None = None) -> Submission:
@@ -217,9 +213,7 @@ def _read_files(folder: Path, task: Task) -> dict[str, bytes]:
             raise UserError(f"{path}: not a kind of file a submission may hold", f"allowed: {', '.join(SUFFIXES)}")
         room -= status.st_size
         if room < 0:
-            raise UserError(
-                f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})", "make it smaller"
-            )
+            raise UserError(f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})", "make it smaller")
         files[name] = path.read_bytes().replace(b"\r\n", b"\n")
         if len(files) > MAX_FILES:
             raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")

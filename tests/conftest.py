@@ -38,8 +38,8 @@ end_of_text = 63
 document_tokens = [1, 20, 40]
 
 [evaluation]
-max_length = 64
-max_batch_tokens = 1024
+max_length = 128
+max_batch_tokens = 8192
 {shards}
 [caps.cpu]
 setup_cpu_seconds = 60

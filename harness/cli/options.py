@@ -16,9 +16,7 @@ DEFAULT_CLASS = "cpu-1thread"
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of the prepared data.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of runs and of the journal.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-HardwareName = Annotated[
-    str, typer.Option("--class", help="Hardware class: cpu-1thread, 2xcpu-1thread, 1xH200, ...")
-]
+HardwareName = Annotated[str, typer.Option("--class", help="Hardware class: cpu-1thread, 2xcpu-1thread, 1xH200, ...")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Set a declared hyperparameter: NAME=VALUE.")]
 Drop = Annotated[list[str] | None, typer.Option("--drop", help="Turn a declared method off.")]
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(highlight=False, soft_wrap=True, stderr=True)
+PIPE_WIDTH = 200  # a table that goes to a file or program is not folded to a terminal's 80 columns
 
 
 def clean(text: str) -> str:
@@ -32,14 +33,14 @@ def warn(text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A table; columns whose cells are all numbers are aligned to the right."""
-    rows = [[clean(str(cell)) for cell in row] for row in rows]
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in rows)
-        drawn.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(escape(cell) for cell in row))
-    console.print(drawn)
+        numeric = bool(cells) and all(_is_number(row[index]) for row in cells)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for texts in cells:
+        drawn.add_row(*(escape(text) for text in texts))
+    console.print(drawn, width=None if console.is_terminal else PIPE_WIDTH)
 
 
 def as_json(value: Any) -> None:

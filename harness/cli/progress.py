@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.cli import output
-from harness.core.referee import Event
+from harness.core.plan import Event
 
 PLAIN_SECONDS = 10.0  # how often a line is printed where there is no terminal
 

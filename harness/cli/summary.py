@@ -77,9 +77,15 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     provisional = ", provisional" if record.target_provisional else ""
     return [
         ("validation loss", f"{record.val_loss:.4f} nats/token ({record.bits_per_byte:.4f} bits/byte)"),
-        ("target", f"{record.target:.4f}{provisional}: {verdict} by {abs(record.target - record.val_loss):.4f}"),
+        (
+            "target",
+            f"{record.target:.4f}{provisional}: {verdict} by {abs(record.target - record.val_loss):.4f}",
+        ),
         ("wall-clock", f"{record.seconds:.2f} s, of which export {record.export_seconds:.3f} s"),
-        ("CPU time", f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it"),
+        (
+            "CPU time",
+            f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it",
+        ),
         ("tokens", f"{record.tokens:,} (counted by the {record.tokens_counted_by})"),
         ("trust", record.trust),
     ]

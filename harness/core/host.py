@@ -145,9 +145,7 @@ class ModelHost:
 
     def _check_caps(self) -> None:
         if time.monotonic() > self._deadline:
-            raise RunFailed(
-                Failure.HOST_TIMEOUT, f"judging took longer than its cap of {self._caps.seconds:.0f} s"
-            )
+            raise RunFailed(Failure.HOST_TIMEOUT, f"judging took longer than its cap of {self._caps.seconds:.0f} s")
         cap = self._caps.load_cpu_seconds
         if self._loading and self._child.cpu_seconds() - self._cpu_before > cap:
             raise RunFailed(Failure.HOST_LOAD_CAP, f"building and loading the model took over {cap:.0f} s of CPU")

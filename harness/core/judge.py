@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -63,8 +64,8 @@ class Judgement:
     bits_per_byte: float
     tokens: int
     columns: int
-    seconds: float
-    host_seconds: float
+    seconds: float  # with the start of the model host
+    scoring_seconds: float  # from the first batch asked for to the last one scored
     host_load_cpu_seconds: float
 
 
@@ -121,15 +122,13 @@ def nats(logits: np.ndarray, targets: np.ndarray) -> float:
     return total
 
 
-def score(
-    host: Answerer, slots: Slots, windows: Windows, on_batch: Callable[[int], None] = lambda done: None
-) -> tuple[float, float]:
-    """Total nats over all windows and the seconds spent waiting for the host. Raises RunFailed.
+def score(host: Answerer, slots: Slots, windows: Windows, on_batch: Callable[[int], None] = lambda done: None) -> float:
+    """Total nats over all windows. Raises RunFailed.
 
     A copy of the logits would cost as much as scoring them, so they are read in place: a host that changes
     them meanwhile gains nothing, since it does not know the targets of its last positions.
     """
-    total = waited = 0.0
+    total = 0.0
     for index in range(windows.batches + 1):
         if index < windows.batches:
             windows.fill(index, slots.tokens[index % SLOTS])
@@ -137,9 +136,7 @@ def score(
         if index == 0:
             continue
         done = index - 1
-        began = time.monotonic()
         host.wait(done % SLOTS)
-        waited += time.monotonic() - began
         targets = windows.targets(done)
         logits = slots.logits[done % SLOTS]
         part = nats(logits.reshape(-1, logits.shape[2])[: len(targets)], targets)
@@ -147,7 +144,7 @@ def score(
             raise RunFailed(Failure.NOT_FINITE, f"the model's logits are not finite (batch {done})")
         total += part
         on_batch(index)
-    return total, waited
+    return total
 
 
 def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
@@ -176,7 +173,9 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         slots = Slots(descriptor, SLOTS, job.batch, job.length, columns)
         host.share(descriptor, SLOTS, columns)
         windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
-        total, waited = score(host, slots, windows, lambda done: on_batch(done, windows.batches))
+        scoring_began = time.monotonic()
+        total = score(host, slots, windows, lambda done: on_batch(done, windows.batches))
+        scoring_seconds = time.monotonic() - scoring_began
     finally:
         host.close()
     text_bytes = sum(shard.text_bytes for shard in shards)
@@ -186,9 +185,34 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         tokens=windows.scored,
         columns=columns,
         seconds=round(time.monotonic() - began, 3),
-        host_seconds=round(waited, 3),
+        scoring_seconds=round(scoring_seconds, 3),
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
     )
+
+
+def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
+    """Runs the judge as a process of its own and returns its judgement. Raises RunFailed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.core.judge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        pass_fds=[job.weights], start_new_session=True,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asdict(job)).encode())
+        process.stdin.close()
+        # The judge holds the host to the caps itself; its own code is ours and does not hang.
+        for line in process.stdout:
+            event = json.loads(line)
+            if "judgement" in event:
+                return event["judgement"]
+            if "failure" in event:
+                raise RunFailed(Failure(event["failure"]), event["message"])
+            on_batch(event["batch"], event["batches"])
+        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ boundaries (SOCK_SEQPACKET), so a half-written message cannot exist. Neither sid
 what does not parse is a `ProtocolError`.
 
 Run to referee: hello, tensors, ready, log, finished, closing.   Referee to run: welcome, start, sealed, refused.
-Host to its client: hello, tensors, built, loaded, columns, done, failed.  Client to host: welcome, load, slots, forward.
+Host to its client: hello, tensors, built, loaded, columns, done, failed.
+Client to host: welcome, load, slots, forward.
 """
 
 from __future__ import annotations

@@ -7,16 +7,13 @@ referee returns events and an outcome; it writes no history.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,81 +21,17 @@ from harness.core.child import Child, split_cpus
 from harness.core.data.serve import ShardFile, StreamServer
 from harness.core.failures import Failure, RunFailed
 from harness.core.host import HostCaps, ModelHost
-from harness.core.judge import Job
-from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, TaskFacts
+from harness.core.judge import Job, ask_judge
+from harness.core.plan import Event, Outcome, Plan
+from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
-from harness.core.task import Caps, HardwareClass, Task
 from harness.core.weights import WeightsFile
 
 CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
 CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
 SUSPEND_SECONDS = 0.1  # CLOCK_BOOTTIME may run ahead of CLOCK_MONOTONIC by this much before it was a suspend
 DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log rows
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything one run is made of, fixed before it starts."""
-
-    task: Task
-    hardware: HardwareClass
-    source: Path
-    data_folder: Path
-    folder: Path
-    trust: str
-    seed: int
-    methods: Mapping[str, bool]
-    hparams: Mapping[str, Any]
-    batch: int
-    length: int
-
-    @property
-    def caps(self) -> Caps:
-        return self.task.caps[self.hardware.device]
-
-    def context(self) -> Context:
-        """What the run, the fresh build and the model host are all told."""
-        tokenizer = self.task.tokenizer
-        facts = TaskFacts(
-            name=self.task.name, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text,
-            order=self.task.order, target_loss=self.task.target.val_loss,
-            max_length=self.task.evaluation.max_length,
-            document_tokens=tuple(self.task.synthetic.document_tokens),
-        )  # fmt: skip
-        hardware = self.hardware
-        return Context(facts, self.seed, hardware.devices, hardware.device, dict(self.methods), dict(self.hparams))
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that a person or program watching the run may want to know."""
-
-    kind: str  # "state", "log", "judging", "note"
-    values: dict[str, Any]
-
-
-@dataclass
-class Outcome:
-    """What came of a run. Seconds are wall-clock; a field stays None where the run did not get that far."""
-
-    state: str = "LAUNCHED"
-    reason: Failure | None = None
-    message: str = ""
-    times: dict[str, float] = field(default_factory=dict)  # state -> seconds after launch
-    seconds: float | None = None
-    cpu_seconds: float | None = None
-    setup_cpu_seconds: float | None = None
-    export_seconds: float | None = None
-    tokens: int | None = None
-    tokens_counted_by: str | None = None
-    start_digest: str | None = None
-    weights_digest: str | None = None
-    weights_bytes: int | None = None
-    suspended_seconds: float = 0.0
-    consulted: list[str] = field(default_factory=list)
-    judgement: dict[str, Any] | None = None
-    output_truncated: bool = False
 
 
 class Referee:
@@ -113,7 +46,6 @@ class Referee:
         self._deadline = float("inf")
         self._setting_up = True
         self._violation: str | None = None
-        self._child: Child | None = None
 
     def run(self) -> Outcome:
         """From launch to judged loss. Never raises for what a submission does; the outcome says it."""
@@ -126,7 +58,6 @@ class Referee:
         except KeyboardInterrupt:
             self._fail(Failure.INTERRUPTED, "interrupted by the user")
         finally:
-            self.outcome.output_truncated = self._child is not None and self._child.output_truncated
             shutil.rmtree(self._plan.folder / "scratch", ignore_errors=True)
         return self.outcome
 
@@ -159,18 +90,28 @@ class Referee:
         script = str(plan.source / "train.py")
         command = [sys.executable, script]
         if devices > 1:
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nnodes=1", f"--nproc-per-node={devices}"]
+            launcher = [
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                "--nnodes=1",
+                f"--nproc-per-node={devices}",
+            ]
             command = [sys.executable, *launcher, script]
         self._child = Child(
             sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
             plan.folder / "output.txt", plan.caps.output_bytes, cpus,
         )  # fmt: skip
         stack.enter_context(_closing(self._child))
+        stack.callback(self._note_output)
         self._ranks = stack.enter_context(_closing(Ranks(devices, self.log)))
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._selector.register(self._child.output_descriptor, selectors.EVENT_READ, "output")
         self._selector.register(self._child.exit_descriptor, selectors.EVENT_READ, "exit")
         self._deadline = self._launched + plan.caps.timeout_seconds
+
+    def _note_output(self) -> None:
+        self.outcome.output_truncated = self._child.output_truncated
 
     def _launch_host(self, purpose: str, cpus: Sequence[int]) -> ModelHost:
         plan = self._plan
@@ -306,9 +247,7 @@ class Referee:
             raise RunFailed(Failure.PROTOCOL, self._violation)
         if ended and not self._ranks.all_sent("finished"):
             self._ended_early()
-        if not ready:
-            self._check_caps()
-        elif time.monotonic() > self._deadline:
+        if not ready or time.monotonic() > self._deadline:
             self._check_caps()
 
     def _receive(self, rank: int, channel: Any) -> None:
@@ -345,7 +284,8 @@ class Referee:
         setup_cap = caps.setup_cpu_seconds + caps.compile_cpu_seconds
         if self._setting_up and self._child.cpu_seconds() > setup_cap * self._plan.hardware.devices:
             raise RunFailed(
-                Failure.SETUP_CAP, f"set-up and compilation used more than {setup_cap:.0f} s of CPU per process"
+                Failure.SETUP_CAP,
+                f"set-up and compilation used more than {setup_cap:.0f} s of CPU per process",
             )
         if self._child.memory_bytes() > caps.memory_bytes:
             raise RunFailed(Failure.MEMORY_CAP, f"the run took more than {caps.memory_bytes:,} bytes of memory")
@@ -382,32 +322,7 @@ class Referee:
         self._enter("FAILED")
 
 
-def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
-    """Runs the judge as a process of its own and returns its judgement. Raises RunFailed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.core.judge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        pass_fds=[job.weights], start_new_session=True,
-    )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(asdict(job)).encode())
-        process.stdin.close()
-        # The judge holds the host to the caps itself; its own code is ours and does not hang.
-        for line in process.stdout:
-            event = json.loads(line)
-            if "judgement" in event:
-                return event["judgement"]
-            if "failure" in event:
-                raise RunFailed(Failure(event["failure"]), event["message"])
-            on_batch(event["batch"], event["batches"])
-        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-class _closing:  # noqa: N801
+class _closing:
     """contextlib.closing without its type variable: close() at the end."""
 
     def __init__(self, thing: Any) -> None:

@@ -1,11 +1,11 @@
 """The child's side of a run: what a training script calls.
 
-    run = harness.connect()
-    model = build_model(run)
-    run.start(model)                      # the clock starts; the data appears
-    inputs, targets = run.stream.next(16, 256)
-    run.log(step=0, loss=3.2)
-    run.finish(model)                     # the weights leave; the clock stops
+run = harness.connect()
+model = build_model(run)
+run.start(model)                      # the clock starts; the data appears
+inputs, targets = run.stream.next(16, 256)
+run.log(step=0, loss=3.2)
+run.finish(model)                     # the weights leave; the clock stops
 """
 
 from __future__ import annotations
@@ -21,7 +21,15 @@ import numpy as np
 from harness.core import weights
 from harness.core.data.shards import map_shard_fd
 from harness.core.data.stream import FreeStream, SequentialStream, Stream
-from harness.core.protocol import NONCE_VARIABLE, SOCKET_VARIABLE, Channel, Context, Message, TaskFacts, connect
+from harness.core.protocol import (
+    NONCE_VARIABLE,
+    SOCKET_VARIABLE,
+    Channel,
+    Context,
+    Message,
+    TaskFacts,
+    connect,
+)
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -165,9 +173,7 @@ class Run(Settings):
         if self._weights_descriptor is not None:
             self._export(model)
         self._state = "finished"
-        self._channel.send(
-            "finished", tokens=self.stream.position, export_seconds=round(time.monotonic() - began, 6)
-        )
+        self._channel.send("finished", tokens=self.stream.position, export_seconds=round(time.monotonic() - began, 6))
         self._expect("sealed")
         self._send_rows(wait=True)
         self._channel.send("closing", consulted=sorted(self._consulted))
@@ -239,7 +245,8 @@ def connect_run() -> Run:
         channel = connect(rank)
     except OSError as error:
         raise UserError(
-            f"rank {rank} cannot reach the referee: {error.strerror}", "call harness.connect() once in each process"
+            f"rank {rank} cannot reach the referee: {error.strerror}",
+            "call harness.connect() once in each process",
         ) from None
     message = channel.receive()
     if message is None or message.kind != "welcome":

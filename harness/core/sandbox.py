@@ -8,7 +8,6 @@ only makes sure that no process outlives the run. Every run says at which level 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -32,9 +31,23 @@ NAMESPACE_REMEDY = (
 )
 # Programs and libraries that an interpreter, a compiler and torch need. /usr/share is left out on purpose:
 # manuals, licences and word lists are text to learn from.
-SYSTEM_FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/include", "/usr/local/lib")
+SYSTEM_FOLDERS = (
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/include",
+    "/usr/local/lib",
+)
 LINKED_FOLDERS = ("/bin", "/sbin", "/lib", "/lib64")
-SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/sys/devices/system/cpu")
+SYSTEM_FILES = (
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
+    "/sys/devices/system/cpu",
+)
 GPU_PATHS = ("/usr/local/cuda", "/sys", "/etc/OpenCL")
 
 
@@ -132,7 +145,7 @@ def _system_binds() -> list[str]:
         binds += ["--ro-bind-try", folder, folder]
     for folder in LINKED_FOLDERS:
         if Path(folder).is_symlink():
-            binds += ["--symlink", os.readlink(folder), folder]
+            binds += ["--symlink", str(Path(folder).readlink()), folder]
         else:
             binds += ["--ro-bind-try", folder, folder]
     for path in SYSTEM_FILES:

@@ -190,7 +190,8 @@ def hardware_class(name: str) -> HardwareClass:
     match = _CLASS.match(name)
     if match is None or (match["gpu"] and not match["count"]):
         raise UserError(
-            f"unknown hardware class {name!r}", "use cpu-Nthread, MxCPU-CLASS such as 2xcpu-1thread, or 1xH200"
+            f"unknown hardware class {name!r}",
+            "use cpu-Nthread, MxCPU-CLASS such as 2xcpu-1thread, or 1xH200",
         )
     count = int(match["count"] or 1)
     if match["threads"]:

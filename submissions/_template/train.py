@@ -1,8 +1,8 @@
 """A submission that runs as it is: a small GPT trained with AdamW. Make it faster.
 
-    speedrun run submissions/my-attempt --set steps=20     # does it run?
-    speedrun run submissions/my-attempt                    # one whole run, judged
-    speedrun run submissions/my-attempt --drop smear       # what is the method worth?
+speedrun run submissions/my-attempt --set steps=20     # does it run?
+speedrun run submissions/my-attempt                    # one whole run, judged
+speedrun run submissions/my-attempt --drop smear       # what is the method worth?
 """
 
 import torch

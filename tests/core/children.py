@@ -11,7 +11,8 @@ import pytest
 from harness.core import referee as referee_module
 from harness.core.data.stream import FreeStream
 from harness.core.failures import RunFailed
-from harness.core.referee import Event, Outcome, Plan, Referee
+from harness.core.plan import Event, Outcome, Plan
+from harness.core.referee import Referee
 from harness.core.task import hardware_class
 from harness.core.weights import TensorSpec
 from tests.conftest import Toy

@@ -71,7 +71,7 @@ def judged(columns: int, value: float) -> float:
     os.ftruncate(descriptor, SLOTS * slot_bytes(3, 7, columns))
     slots = Slots(descriptor, SLOTS, 3, 7, columns)
     windows = Windows(tokens, 3, 7, 0)
-    total, _ = score(ToyHost(slots, columns, value), slots, windows)
+    total = score(ToyHost(slots, columns, value), slots, windows)
     return total / windows.scored
 
 
@@ -92,5 +92,3 @@ def test_logits_that_are_not_finite_are_a_named_outcome(value: float) -> None:
     with pytest.raises(RunFailed) as caught:
         judged(50, value)
     assert caught.value.reason is Failure.NOT_FINITE
-
-

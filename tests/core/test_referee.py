@@ -96,9 +96,7 @@ finish(run)
 
 
 def test_weights_still_mapped_at_the_seal(toys: Toys) -> None:
-    outcome = toys.run(
-        "run = connect_run()\nstart(run)\nkept = mmap.mmap(run._weights_descriptor, 0)\nfinish(run)\n"
-    )
+    outcome = toys.run("run = connect_run()\nstart(run)\nkept = mmap.mmap(run._weights_descriptor, 0)\nfinish(run)\n")
     assert outcome.reason is Failure.WEIGHTS_MAPPED
 
 
@@ -133,7 +131,7 @@ def test_overwritten_header_is_not_judged(toys: Toys) -> None:
         ("finished before start", "run = connect_run()\nrun._channel.send('finished')\ntime.sleep(9)\n"),
         ("ready twice", "run = connect_run()\nready(run)\nready(run)\ntime.sleep(9)\n"),
         ("log before start", "run = connect_run()\nrun._channel.send('log', rows=[])\ntime.sleep(9)\n"),
-        ("log of text", "run = connect_run()\nstart(run)\nrun._channel.send('log', rows=[{'a': 'b'}])\ntime.sleep(9)\n"),
+        ("log of text", "run = connect_run()\nstart(run)\nrun._channel.send('log', rows=[{'a': 'b'}])\nstart(run)\n"),
         ("unknown tensor", "run = connect_run()\nready(run, specs=[{'name': 1}])\ntime.sleep(9)\n"),
         ("absurd shape", "run = connect_run()\nready(run, specs=[dict(SPEC, shape=[-1])])\ntime.sleep(9)\n"),
         ("wrong nonce", "os.environ['SPEEDRUN_NONCE'] = 'x'\nrun = connect_run()\n"),
@@ -215,7 +213,14 @@ def test_start_on_only_one_rank_is_named(toys: Toys) -> None:
 
 
 def test_finish_on_only_one_rank_is_named(toys: Toys) -> None:
-    script = "run = connect_run()\nstart(run)\nif run.rank == 0:\n    export(run)\n    run._channel.send('finished', tokens=0)\ntime.sleep(60)\n"
+    script = """
+run = connect_run()
+start(run)
+if run.rank == 0:
+    export(run)
+    run._channel.send("finished", tokens=0)
+time.sleep(60)
+"""
     outcome = toys.run(script, "2xcpu-1thread", timeout_seconds=8)
     assert outcome.reason is Failure.TIMEOUT
     assert "run.finish was called on some ranks but not on rank 1" in outcome.message

@@ -81,7 +81,12 @@ def test_transposed_views_are_exported_by_value() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    )
+)
 def test_any_json_is_a_spec_or_a_named_error(table: object) -> None:
     try:
         TensorSpec.from_json(table)

@@ -1,7 +1,7 @@
 """The AdamW baseline of `gcide`: a small modern GPT, trained once over the first part of the stream.
 
-    make baseline
-    speedrun run baselines/adamw/gcide --set steps=50        # a look at it in a few seconds
+make baseline
+speedrun run baselines/adamw/gcide --set steps=50        # a look at it in a few seconds
 """
 
 import torch

@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine: `make baseline` (the main job) and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help install baseline test test-all lint format lock board clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY)  ## Make .venv from the version-locked requirements; install bubblewrap where possible
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@sh tools/install-bubblewrap.sh
+	@touch $(READY)
+
+baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide
+	@$(BIN)/speedrun data prepare gcide
+	@$(BIN)/speedrun run baseline
+
+test: $(READY) lint  ## The test suite and the linters (under 15 minutes)
+	$(BIN)/python -m pytest
+
+test-all: $(READY) lint  ## Longer fuzzing, the full fault table and a real baseline run too (under 60 minutes)
+	@$(BIN)/speedrun data prepare gcide
+	$(BIN)/python -m pytest -m ''
+
+lint: $(READY)  ## Ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## Let ruff format the tree
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY)  ## Renew requirements.lock (no hashes: torch's build differs by platform)
+	$(BIN)/pip-compile --quiet --extra dev --extra wandb --strip-extras --no-annotate --upgrade-package '$(TORCH)' \
+		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host -o requirements.lock pyproject.toml
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+board: $(READY)  ## The records and the latest runs
+	@$(BIN)/speedrun board
+
+clean:  ## Remove the environment and caches; data and runs stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,76 @@
+"""What a run is to be, what happens in it and what came of it: the referee's words to everything above it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.failures import Failure
+from harness.core.protocol import Context, TaskFacts
+from harness.core.task import Caps, HardwareClass, Task
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one run is made of, fixed before it starts."""
+
+    task: Task
+    hardware: HardwareClass
+    source: Path
+    data_folder: Path
+    folder: Path
+    trust: str
+    seed: int
+    methods: Mapping[str, bool]
+    hparams: Mapping[str, Any]
+    batch: int
+    length: int
+
+    @property
+    def caps(self) -> Caps:
+        return self.task.caps[self.hardware.device]
+
+    def context(self) -> Context:
+        """What the run, the fresh build and the model host are all told."""
+        tokenizer = self.task.tokenizer
+        facts = TaskFacts(
+            name=self.task.name, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text,
+            order=self.task.order, target_loss=self.task.target.val_loss,
+            max_length=self.task.evaluation.max_length,
+            document_tokens=tuple(self.task.synthetic.document_tokens),
+        )  # fmt: skip
+        hardware = self.hardware
+        return Context(facts, self.seed, hardware.devices, hardware.device, dict(self.methods), dict(self.hparams))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person or program watching the run may want to know."""
+
+    kind: str  # "state", "log", "judging", "note"
+    values: dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """What came of a run. Seconds are wall-clock; a field stays None where the run did not get that far."""
+
+    state: str = "LAUNCHED"
+    reason: Failure | None = None
+    message: str = ""
+    times: dict[str, float] = field(default_factory=dict)  # state -> seconds after launch
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    setup_cpu_seconds: float | None = None
+    export_seconds: float | None = None
+    tokens: int | None = None
+    tokens_counted_by: str | None = None
+    start_digest: str | None = None
+    weights_digest: str | None = None
+    weights_bytes: int | None = None
+    suspended_seconds: float = 0.0
+    consulted: list[str] = field(default_factory=list)
+    judgement: dict[str, Any] | None = None
+    output_truncated: bool = False

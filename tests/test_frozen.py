@@ -1,0 +1,40 @@
+"""The core is frozen: a change of it needs an entry in frozen.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.frozen import core_digest, frozen_versions
+
+
+def test_the_core_is_the_one_that_frozen_toml_names() -> None:
+    assert core_digest() == frozen_versions()[-1].core_digest, (
+        f"harness/core changed: its digest is {core_digest()}. Add a [[versions]] entry to harness/frozen.toml "
+        "(CONTRIBUTING, Frozen)"
+    )
+
+
+def test_versions_only_grow_and_compare_backwards() -> None:
+    versions = frozen_versions()
+    assert [version.measurement_version for version in versions] == list(range(1, len(versions) + 1))
+    assert all(1 <= version.comparable_since <= version.measurement_version for version in versions)
+    assert all(version.why for version in versions)
+
+
+def test_any_change_of_a_source_file_changes_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "clock.py").write_text("START = 1\n")
+    before = core_digest(tmp_path)
+    (tmp_path / "data" / "new.py").write_text("")
+    added = core_digest(tmp_path)
+    (tmp_path / "clock.py").write_text("START = 2\n")
+    assert len({before, added, core_digest(tmp_path)}) == 3
+
+
+def test_line_ends_and_caches_do_not_change_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "clock.py").write_bytes(b"START = 1\n")
+    before = core_digest(tmp_path)
+    (tmp_path / "clock.py").write_bytes(b"START = 1\r\n")
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "clock.pyc").write_bytes(b"0")
+    assert core_digest(tmp_path) == before
