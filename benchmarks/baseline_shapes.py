@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import queue
 import statistics
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from harness.campaign import Request, run_once
@@ -44,26 +47,54 @@ def judged_loss(width: int, layers: int, steps: int, matrix_lr: float) -> float 
     return run_once(request).record.val_loss
 
 
+def losses_at_equal_time(steps: dict[tuple[int, int], int]) -> dict[tuple[int, int, float], float | None]:
+    """The loss of every shape and learning rate, two runs at a time where there are two cores."""
+    jobs = [(*shape, steps[shape], lr) for shape in SHAPES for lr in MATRIX_LRS]
+    cpus = sorted(os.sched_getaffinity(0))[-2:]
+    turns = queue.SimpleQueue[int]()
+    for cpu in cpus:
+        turns.put(cpu)
+
+    def run(job: tuple[int, int, int, float]) -> float | None:
+        cpu = turns.get()
+        command = ["taskset", "-c", str(cpu), sys.executable, __file__, "--one", *map(str, job)]
+        try:
+            return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        finally:
+            turns.put(cpu)
+
+    with ThreadPoolExecutor(len(cpus)) as pool:
+        found = list(pool.map(run, jobs))
+    return {(width, layers, lr): loss for (width, layers, _, lr), loss in zip(jobs, found, strict=True)}
+
+
 def main() -> None:
-    """Prints the table as it grows."""
+    """Measures and prints the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=75)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        width, layers, steps, lr = arguments.one
+        print(json.dumps(judged_loss(int(width), int(layers), int(steps), float(lr))))
+        return
+    seconds = arguments.seconds
     rounds = [{shape: step_seconds(*shape) for shape in SHAPES} for _ in range(ROUNDS)]
     step = {shape: statistics.median(measured[shape] for measured in rounds) for shape in SHAPES}
+    steps = {shape: int(seconds / step[shape]) for shape in SHAPES}
+    loss = losses_at_equal_time(steps)
     learning_rates = " | ".join(f"loss at matrix lr {lr}" for lr in MATRIX_LRS)
     print(f"Equal time: {seconds:.0f} s of training; one seed; {ROUNDS} rounds of {STEPS} steps for the speed.\n")
     print(f"| width x layers | non-embedding parameters | tokens/s | steps | tokens per parameter | {learning_rates} |")
     print("|---" * (5 + len(MATRIX_LRS)) + "|", flush=True)
     for width, layers in SHAPES:
-        steps = int(seconds / step[width, layers])
         parameters = 12 * width * width * layers
-        losses = [judged_loss(width, layers, steps, lr) for lr in MATRIX_LRS]
-        cells = " | ".join("failed" if loss is None else f"{loss:.4f}" for loss in losses)
+        losses = [loss[width, layers, lr] for lr in MATRIX_LRS]
+        cells = " | ".join("failed" if value is None else f"{value:.4f}" for value in losses)
         rate = TOKENS_PER_STEP / step[width, layers]
-        per_parameter = steps * TOKENS_PER_STEP / parameters
+        per_parameter = steps[width, layers] * TOKENS_PER_STEP / parameters
         print(
-            f"| {width} x {layers} | {parameters:,} | {rate:,.0f} | {steps} | {per_parameter:.1f} | {cells} |",
+            f"| {width} x {layers} | {parameters:,} | {rate:,.0f} | {steps[width, layers]} | {per_parameter:.1f} | {cells} |",
             flush=True,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 from harness.campaign import Finished
 from harness.errors import UserError
@@ -16,7 +15,7 @@ def mirror(finished: Finished) -> None:
     import wandb
 
     record = finished.record
-    has_key = "WANDB_API_KEY" in os.environ
+    has_key = wandb.login(prompt=False)
     run = wandb.init(
         project=f"speedrun-{record.task}",
         name=record.run_id,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import output
+from harness.cli.options import DATA_DIR, DataDir, Json
 from harness.errors import UserError
-from harness.paths import DATA
 
 if TYPE_CHECKING:
     from harness.core.task import Task
@@ -17,15 +18,14 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prepare, verify and audit the data of a task.", no_args_is_help=True)
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name or the path of its TOML file.")]
-DataDir = Annotated[Path, typer.Option(help="The folder of prepared data.")]
 FromFile = Annotated[
-    Path | None, typer.Option(help="The corpus file, if you have it, instead of a download.", show_default=False)
+    Path | None,
+    typer.Option(help="The corpus file, if you have it, instead of a download."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
-def prepare(task: TaskName, data_dir: DataDir = DATA, from_file: FromFile = None) -> None:
+def prepare(task: TaskName, data_dir: DataDir = DATA_DIR, from_file: FromFile = None) -> None:
     """Make the task's shards; at once if they are there. Safe to interrupt and to run twice at a time."""
     from harness.core.data.prepare import prepare
     from harness.core.task import load_task
@@ -38,9 +38,9 @@ def prepare(task: TaskName, data_dir: DataDir = DATA, from_file: FromFile = None
 
 
 @app.command()
-def verify(task: TaskName, data_dir: DataDir = DATA, json: AsJson = False) -> None:
+def verify(task: TaskName, data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
     """Compare every prepared byte with what the task pins."""
-    from harness.core.data.prepare import verify
+    from harness.core.data.prepare import remedy, summary, verify
     from harness.core.task import load_task
 
     loaded = load_task(task)
@@ -52,12 +52,49 @@ def verify(task: TaskName, data_dir: DataDir = DATA, json: AsJson = False) -> No
     if found:
         if json:
             raise typer.Exit(1)
-        raise UserError("; ".join(found), f"speedrun data prepare {loaded.name}")
+        raise UserError(summary(found), remedy(loaded))
+
+
+@app.command()
+def audit(task: TaskName, data_dir: DataDir = DATA_DIR, json: Json = False) -> None:
+    """Report how much of validation and holdout stands in training too: 64-token windows, near-duplicates."""
+    from harness.core.data.audit import audit
+    from harness.core.task import load_task
+
+    loaded = load_task(task)
+    audits = audit(loaded, data_dir)
+    if json:
+        output.as_json({"task": loaded.name, "splits": [asdict(found) for found in audits]})
+        return
+    output.table(
+        ["split", "tokens", "64-token windows also in training", "documents", "near-duplicates of training"],
+        [
+            (
+                found.split,
+                f"{found.tokens:,}",
+                f"{found.shared_windows:,} ({found.shared_windows / max(1, found.windows):.4%})",
+                f"{found.documents:,}",
+                f"{found.near_duplicates:,} ({found.near_duplicates / max(1, found.documents):.2%})",
+            )
+            for found in audits
+        ],
+    )
+    for found in audits:
+        for example in found.examples:
+            output.line(f"\n{found.split}, {example.share:.0%} of its text in one training document:", style="bold")
+            output.line(_indented(example.text))
+            output.line("  in training:")
+            output.line(_indented(example.training_text))
+
+
+def _indented(text: str, limit: int = 400) -> str:
+    shown = text if len(text) <= limit else f"{text[:limit]} ..."
+    return "\n".join(f"    {line}" for line in shown.splitlines())
 
 
 @app.command("train-tokenizer")
-def train_tokenizer(task: TaskName, data_dir: DataDir = DATA, from_file: FromFile = None) -> None:
-    """For maintainers: learn the tokenizer from the training split, write its file and pin it in the task file.
+def train_tokenizer(task: TaskName, data_dir: DataDir = DATA_DIR, from_file: FromFile = None) -> None:
+    """For maintainers: learn the tokenizer from the training split, write its file, pin it in the task.
 
     Then run `data pin`. Both change what the task is; a task that has records must keep its tokenizer.
     """
@@ -71,7 +108,7 @@ def train_tokenizer(task: TaskName, data_dir: DataDir = DATA, from_file: FromFil
 
 
 @app.command()
-def pin(task: TaskName, data_dir: DataDir = DATA, from_file: FromFile = None) -> None:
+def pin(task: TaskName, data_dir: DataDir = DATA_DIR, from_file: FromFile = None) -> None:
     """For maintainers: build the shards and write their counts and sha256 into the end of the task file.
 
     A new task starts with any one [[shards]] entry for train and one for validation; this replaces them.

@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 a check failed or something the user can fix, 2 usage, 130
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -29,6 +31,7 @@ app.add_typer(journal.app, name="journal")
 
 def main() -> None:
     """Runs the command line; the one place where a UserError becomes a line and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except UserError as error:
@@ -37,6 +40,11 @@ def main() -> None:
     except KeyboardInterrupt:
         output.errors.print("interrupted", markup=False)
         sys.exit(130)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Being asked to end is an interrupt like Ctrl-C: the run is ended, kept and journalled."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(highlight=False, soft_wrap=True, stderr=True)
 PIPE_WIDTH = 200  # a table that goes to a file or program is not folded to a terminal's 80 columns
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def clean(text: str) -> str:
@@ -40,7 +41,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for texts in cells:
         drawn.add_row(*(escape(text) for text in texts))
-    console.print(drawn, width=None if console.is_terminal else PIPE_WIDTH)
+    console.print(drawn)
 
 
 def as_json(value: Any) -> None:

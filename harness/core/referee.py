@@ -31,6 +31,7 @@ from harness.core.weights import WeightsFile
 CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
 CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
 SUSPEND_SECONDS = 0.1  # CLOCK_BOOTTIME may run ahead of CLOCK_MONOTONIC by this much before it was a suspend
+CHECK_SECONDS = 0.5  # how often deadline, CPU time and memory are looked at; a look takes a few milliseconds
 DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log rows
 
 
@@ -44,6 +45,7 @@ class Referee:
         self.log = RankLog(plan.caps.log_lines)
         self._launched = time.monotonic()
         self._deadline = float("inf")
+        self._next_check = 0.0
         self._setting_up = True
         self._violation: str | None = None
 
@@ -231,7 +233,7 @@ class Referee:
 
     def _pump(self) -> None:
         """Waits for the next thing to happen and deals with it. Raises RunFailed."""
-        ready = self._selector.select(timeout=0.5)
+        ready = self._selector.select(CHECK_SECONDS)
         ended = False
         for key, _ in ready:
             if key.data == "output":

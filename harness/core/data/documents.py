@@ -4,7 +4,7 @@ The upstream extraction left three faults that are mended here, because each wou
 something else than the language of the dictionary:
 
 - An entry without an etymology was given that of the entry before it (124,169 etymologies, 51,759 distinct).
-  An etymology is kept only where it occurs first in the corpus; the copies would put validation text into training.
+  An etymology is kept only where it occurs first; the copies would put validation text into training.
 - Where an etymology's bracket was never closed it runs on through the definition (about 3,400 of them). Only
   a single bracketed text without a source mark is kept.
 - Source marks ("[1913 Webster]"), editors' comments ("<-- ... -->"), references to senses ("{2}") and
@@ -26,15 +26,15 @@ from harness.errors import UserError
 _MEMBER = re.compile(r"dictionary/data/en/words_[A-Z]\.json")
 MAX_MEMBER_BYTES = 16 * 1024 * 1024  # the largest is 6.8 MB
 
-_SOURCE = r"(?:1913 Webster|Webster 1913 Suppl\.?|WordNet 1\.5|PJC|wn1)"
+_SOURCE = r"(?:1913 Webster|Webster 1913 Suppl\.?|WordNet \d\.\d|Century Dict\. 1906|PJC|wn1)"
 _NOISE = re.compile(
-    rf"\[?(?:thus )?{_SOURCE}(?:\s*\+\s*(?:{_SOURCE}|AS))*\]"  # a source mark; its "[" is lost after 1,300 words
+    rf"\[?(?:thus )?{_SOURCE}(?:\s*\+\s*(?:{_SOURCE}|AS))*\]"  # a source mark; 1,300 have lost their "["
     r"|<--.*?(?:-->|$)"  # an editor's comment
     r"|\\'d8"  # the sign before a foreign word, left encoded
-    r"|\{\w{1,3}\}"  # the number of a sense referred to
     r"|\ufffd",
     re.DOTALL,
 )
+_SENSE_NUMBER = re.compile(r"\{\d[^{}]{0,8}\}")  # "same as chair{3}": the sense referred to
 _NOT_A_HEADWORD = re.compile(r'[\n\[("]|.{49}', re.DOTALL)  # text that ran into the headword: 29 entries
 
 
@@ -53,7 +53,7 @@ def read_gcide(wheel: bytes) -> list[Document]:
 
 
 def entry_document(entry: dict[str, Any], seen_etymologies: set[str]) -> Document | None:
-    """The readable text of one entry, None if nothing is left of it. Etymologies it shows join `seen_etymologies`."""
+    """The text of one entry, None if nothing is left of it; its etymologies join `seen_etymologies`."""
     headword = clean(entry["entry"])
     if _NOT_A_HEADWORD.search(entry["entry"]):
         return None
@@ -63,7 +63,7 @@ def entry_document(entry: dict[str, Any], seen_etymologies: set[str]) -> Documen
 
 def clean(text: str | None) -> str:
     """Text without marks, comments and line breaks, with single spaces."""
-    return " ".join(_NOISE.sub(" ", text or "").split())
+    return " ".join(_NOISE.sub(" ", _SENSE_NUMBER.sub("", text or "")).split())
 
 
 def _sense_lines(headword: str, sense: dict[str, Any], seen_etymologies: set[str]) -> Iterator[str]:

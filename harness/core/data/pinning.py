@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.data.prepare import Built, Progress, build_shards, read_corpus
+from harness.core.data.prepare import Built, Progress, build_shards, read_corpus, sha256_of
 from harness.core.data.shards import replace_whole
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encoding_of, first_difference, format_ranks, ranks_of, train
@@ -49,11 +49,11 @@ def train_tokenizer(task: Task, content: bytes, on_progress: Progress) -> Task:
 
 def pin_tokenizer(task: Task) -> Task:
     """The task with tokenizer.sha256 set to that of the tokenizer file. Raises UserError."""
-    from harness.core.data.prepare import sha256_of
-
     text = task.path.read_text(encoding="utf-8")
     pinned, count = re.subn(
-        r'(?m)(^\[tokenizer\]\n(?:[^\[\n].*\n)*?sha256 = ")[0-9a-f]{64}', rf"\g<1>{sha256_of(task.tokenizer_path)}", text
+        r'(?m)(^\[tokenizer\]\n(?:[^\[\n].*\n)*?sha256 = ")[0-9a-f]{64}',
+        rf"\g<1>{sha256_of(task.tokenizer_path)}",
+        text,
     )
     if count != 1:
         raise UserError(f"{task.path}: no line `sha256 = ...` under [tokenizer]", "add one with 64 zeros")

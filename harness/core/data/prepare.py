@@ -1,8 +1,8 @@
 """Making the shards of a task out of its corpus, once, and knowing at any later start that they are whole.
 
-A folder of shards carries `manifest.json`: for each file its sha256, and the size and time of change it had when
-that was computed. A start trusts a file whose size, time and header still agree (milliseconds);
-`verify` computes every sha256 again.
+A folder of shards carries `manifest.json`: for each file its sha256, and the size and time of change it had
+when that was computed. A start trusts a file whose size, time and header still agree, which takes
+milliseconds; `verify` computes every sha256 again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from harness.core.data import sources
 from harness.core.data.documents import Document, read_gcide
+from harness.core.data.locking import exclusive
 from harness.core.data.shards import cannot_write, read_header, replace_whole, write_shard
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encode_documents, load_encoding
@@ -27,6 +28,7 @@ from harness.core.task import Shard, Task
 from harness.errors import UserError
 
 MANIFEST = "manifest.json"
+SHOWN = 3
 Progress = sources.Progress
 READERS: dict[str, Callable[[bytes], list[Document]]] = {"gcide-wheel": read_gcide}
 
@@ -41,7 +43,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Built:
-    """What building made: the shards as a task pins them, and the training documents' lengths [n] in tokens."""
+    """The shards that were made, as a task pins them, and the training documents' lengths [n] in tokens."""
 
     shards: list[Shard]
     document_tokens: np.ndarray
@@ -52,7 +54,7 @@ def prepare(
 ) -> Prepared:
     """Makes sure that the task's shards lie under `data_dir`, building them if need be. Raises UserError.
 
-    A build appears whole or not at all, and two processes may prepare at once: the second waits for the first.
+    A build appears whole or not at all. Two processes may prepare at once: the second waits for the first.
     """
     folder = task.data_folder(data_dir)
     if not problems(task, folder):
@@ -60,9 +62,10 @@ def prepare(
     if task.corpus is None:
         raise UserError(
             f"{task.path.name}: the task has no [corpus], so its data cannot be made here",
-            f"put its shards into {folder}, then: speedrun data verify {task.name}",
+            remedy(task),
         )
-    with _only_one(task, data_dir, on_progress):
+    with exclusive(data_dir, task.name):
+        _remove_leftovers(task, data_dir)
         if not problems(task, folder) or not verify(task, data_dir):
             return Prepared(folder, built=False)
         content = sources.fetch(task.corpus, data_dir / "downloads", from_file, on_progress)
@@ -78,12 +81,25 @@ def require_prepared(task: Task, data_dir: Path) -> Path:
     """The folder of the task's shards, checked in milliseconds. Raises UserError."""
     folder = task.data_folder(data_dir)
     if found := problems(task, folder):
-        raise UserError("; ".join(found), f"speedrun data prepare {task.name}")
+        raise UserError(summary(found), remedy(task))
     return folder
 
 
+def summary(found: list[str]) -> str:
+    """The first of the problems in one line; a corpus may have a hundred shards."""
+    more = f"; and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
+    return "; ".join(found[:SHOWN]) + more
+
+
+def remedy(task: Task) -> str:
+    """What makes missing or damaged data whole."""
+    if task.corpus is None:
+        return f"put the task's shards into its folder, then: speedrun data verify {task.name}"
+    return f"speedrun data prepare {task.name}"
+
+
 def problems(task: Task, folder: Path) -> list[str]:
-    """What is wrong with prepared data as far as manifest, sizes, times and headers tell; empty if nothing."""
+    """What is wrong with prepared data as far as manifest, sizes, times and headers tell."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         kept = {entry["file"]: entry for entry in manifest["shards"]}
@@ -96,7 +112,7 @@ def problems(task: Task, folder: Path) -> list[str]:
 
 
 def verify(task: Task, data_dir: Path) -> list[str]:
-    """Computes every sha256 again; returns what is wrong and renews the manifest if nothing is. Raises UserError."""
+    """Computes every sha256 again: what is wrong. Renews the manifest if nothing is. Raises UserError."""
     folder = task.data_folder(data_dir)
     found = [problem for shard in task.shards if (problem := _problem(shard, folder / shard.file))]
     if not found and problems(task, folder):
@@ -133,7 +149,7 @@ def build_shards(task: Task, content: bytes, folder: Path, on_progress: Progress
         shards.append(
             Shard(
                 file=path.name,
-                split=split,
+                split=split,  # type: ignore[arg-type]
                 tokens=sum(map(len, rows)),
                 documents=len(rows),
                 text_bytes=sum(len(document.text.encode()) for document in documents),
@@ -179,6 +195,8 @@ def _problem(shard: Shard, path: Path) -> str | None:
         digest = sha256_of(path)
     except UserError as error:
         return error.message
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror}"
     if digest != shard.sha256:
         return f"{path}: its sha256 is {digest}, the task pins {shard.sha256}"
     return None
@@ -196,35 +214,10 @@ def _compare(task: Task, built: list[Shard]) -> None:
             raise UserError(
                 f"{shard.file}: what was built differs from what {task.path.name} pins "
                 f"(sha256 {shard.sha256}, {shard.tokens:,} tokens)",
-                "install the package versions in the requirements file; if it persists, report it with `doctor`'s output",
+                "install the package versions that the requirements pin; else report it",
             )
     if missing := sorted(pinned.keys() - {shard.file for shard in built}):
         raise UserError(f"{task.path.name}: pins {', '.join(missing)}, which is not built", "correct [[shards]]")
-
-
-@contextmanager
-def _only_one(task: Task, data_dir: Path, on_progress: Progress) -> Iterator[None]:
-    """Holds the lock of this task's data; what dead builds left behind goes first, as nobody else can be building."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(data_dir / f".{task.name}.lock")
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_progress("another process prepares this data; waiting for it")
-            lock.acquire()
-    except OSError as error:
-        raise cannot_write(data_dir, error) from None
-    try:
-        for leftover in data_dir.glob(f".{task.name}.old-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in data_dir.glob(f".{task.name}.new-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -239,6 +232,13 @@ def _building(task: Task, data_dir: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(task: Task, data_dir: Path) -> None:
+    """Removes what builds that were killed left behind; the caller holds the lock, so no other is at work."""
+    for kind in ("new", "old"):
+        for leftover in data_dir.glob(f".{task.name}.{kind}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _put_in_place(task: Task, temporary: Path, folder: Path) -> None:

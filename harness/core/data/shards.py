@@ -6,6 +6,7 @@ Source of the format: `dev/data/data_common.py` of github.com/karpathy/llm.c.
 
 from __future__ import annotations
 
+import mmap
 import os
 import secrets
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def cannot_write(path: Path, error: OSError) -> UserError:
 
 
 def read_header(source: Path | int) -> int:
-    """The token count of a shard, given by path or open descriptor, checked against the file's size. Raises UserError."""
+    """The token count of a shard given by path or descriptor, checked against its size. Raises UserError."""
     if isinstance(source, int):
         return _token_count(source, f"descriptor {source}")
     try:
@@ -82,7 +83,7 @@ def read_header(source: Path | int) -> int:
 
 
 def open_shard(path: Path, expect: Shard | None) -> np.ndarray:
-    """The tokens [n], uint16, as a read-only map of the file; `expect` is what the task pins. Raises UserError."""
+    """The tokens [n], uint16, as a read-only map; `expect` is what the task pins. Raises UserError."""
     count = read_header(path)
     if expect is not None and count != expect.tokens:
         raise UserError(f"{path}: holds {count:,} tokens, the task pins {expect.tokens:,}", _REMEDY)
@@ -90,10 +91,13 @@ def open_shard(path: Path, expect: Shard | None) -> np.ndarray:
 
 
 def map_shard_fd(descriptor: int) -> np.ndarray:
-    """The tokens [n], uint16, of an open shard as a read-only map; the descriptor may be closed after. Raises UserError."""
+    """The tokens [n], uint16, of an open shard as a read-only map that outlives the descriptor.
+
+    The file offset, which processes share with the descriptor, is left alone. Raises UserError.
+    """
     count = read_header(descriptor)
-    with os.fdopen(os.dup(descriptor), "rb") as file:
-        return np.memmap(file, dtype=TOKEN, mode="r", offset=HEADER_BYTES, shape=(count,))
+    mapped = mmap.mmap(descriptor, HEADER_BYTES + TOKEN.itemsize * count, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, dtype=TOKEN, count=count, offset=HEADER_BYTES)
 
 
 def _token_count(descriptor: int, name: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import tiktoken
     import tokenizers
 
+_REMEDY = "restore the file from the repository"
 END_OF_TEXT = "<|endoftext|>"
 # Enough text for two threads to share, few enough tokens (about 1 million) to hold them as Python integers.
 BATCH = 8192
@@ -37,7 +39,7 @@ def load_encoding(task: Task) -> tiktoken.Encoding:
     if hashlib.sha256(content).hexdigest() != task.tokenizer.sha256:
         raise UserError(
             f"{path}: its sha256 is not what {task.path.name} pins in tokenizer.sha256",
-            "restore the file from the repository",
+            _REMEDY,
         )
     return encoding_of(task.name, parse_ranks(content, str(path)), task.tokenizer)
 
@@ -48,12 +50,15 @@ def encoding_of(name: str, ranks: dict[bytes, int], tokenizer: Tokenizer) -> tik
 
     if set(ranks.values()) | {tokenizer.end_of_text} != set(range(tokenizer.vocab_size)):
         raise UserError(
-            f"{tokenizer.file}: its {len(ranks):,} tokens and end-of-text {tokenizer.end_of_text} do not fill "
-            f"the vocabulary of {tokenizer.vocab_size:,}",
+            f"{tokenizer.file}: its {len(ranks):,} tokens and end-of-text {tokenizer.end_of_text} do not "
+            f"fill the vocabulary of {tokenizer.vocab_size:,}",
             "correct vocab_size and end_of_text under [tokenizer]",
         )
     return tiktoken.Encoding(
-        name, pat_str=tokenizer.pattern, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: tokenizer.end_of_text}
+        name,
+        pat_str=tokenizer.pattern,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: tokenizer.end_of_text},
     )
 
 
@@ -65,7 +70,7 @@ def parse_ranks(content: bytes, name: str) -> dict[bytes, int]:
     except ValueError as error:
         raise UserError(f"{name}: not a tiktoken file: {error}", "restore the file from the repository") from None
     if sorted(ranks.values()) != list(range(len(pairs))):
-        raise UserError(f"{name}: its ranks are not 0, 1, 2 ...", "restore the file from the repository")
+        raise UserError(f"{name}: its ranks are not 0, 1, 2 ...", _REMEDY)
     return ranks
 
 
@@ -114,27 +119,27 @@ def ranks_of(trained: tokenizers.Tokenizer) -> dict[bytes, int]:
 
 def token_bytes(token: str) -> bytes:
     """The bytes behind a token as `tokenizers` spells it, one printable character for each byte."""
-    alphabet = _byte_of_character()
-    return bytes(alphabet[character] for character in token)
+    return bytes(_byte_of_character()[character] for character in token)
 
 
+@cache
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's spelling of bytes (`bytes_to_unicode` in its encoder.py): printable ones stand for themselves."""
+    """GPT-2's spelling of bytes (`bytes_to_unicode` in its encoder.py): printable ones are themselves."""
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     others = [value for value in range(256) if value not in printable]
-    return {chr(value): value for value in printable} | {chr(256 + n): value for n, value in enumerate(others)}
+    spelling = {chr(value): value for value in printable}
+    return spelling | {chr(256 + place): value for place, value in enumerate(others)}
 
 
 def first_difference(encoding: tiktoken.Encoding, trained: tokenizers.Tokenizer, texts: list[str]) -> str | None:
     """The first text that the trainer and tiktoken encode differently, None if there is none."""
-    rank_of_id = {
-        number: encoding.encode_single_token(token_bytes(token)) for token, number in trained.get_vocab().items()
-    }
+    vocabulary = trained.get_vocab().items()
+    ranks = {number: encoding.encode_single_token(token_bytes(token)) for token, number in vocabulary}
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
         theirs = trained.encode_batch_fast(batch, add_special_tokens=False)
         ours = encoding.encode_ordinary_batch(batch, num_threads=THREADS)
         for text, their, our in zip(batch, theirs, ours, strict=True):
-            if [rank_of_id[number] for number in their.ids] != our:
+            if [ranks[number] for number in their.ids] != our:
                 return text
     return None
