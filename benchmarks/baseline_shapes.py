@@ -25,7 +25,7 @@ from harness.paths import BASELINES, DATA, RUNS
 from harness.submission import load_submission
 
 BASELINE = BASELINES / "adamw" / "gcide"
-SHAPES = [(64, 3), (64, 4), (96, 2), (128, 1), (96, 3)]
+SHAPES = [(64, 3), (64, 4), (96, 2), (128, 1)]
 MATRIX_LRS = [0.005, 0.01, 0.02]
 ROUNDS, STEPS = 3, 20
 TOKENS_PER_STEP = 16 * 128
@@ -94,7 +94,8 @@ def main() -> None:
         rate = TOKENS_PER_STEP / step[width, layers]
         per_parameter = steps[width, layers] * TOKENS_PER_STEP / parameters
         print(
-            f"| {width} x {layers} | {parameters:,} | {rate:,.0f} | {steps[width, layers]} | {per_parameter:.1f} | {cells} |",
+            f"| {width} x {layers} | {parameters:,} | {rate:,.0f} "
+            f"| {steps[width, layers]} | {per_parameter:.1f} | {cells} |",
             flush=True,
         )
 
