@@ -13,7 +13,6 @@ from pathlib import Path
 
 from harness.bundle import RunRecord, write_bundle
 from harness.core.data.prepare import require_prepared
-from harness.core.failures import Failure
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.referee import Referee
 from harness.core.sandbox import probe
@@ -52,7 +51,7 @@ class Finished:
 
 
 def run_once(request: Request, on_event: Callable[[Event], None] = lambda event: None) -> Finished:
-    """Does one run: journal, referee, bundle, journal. A failed run is a result too; UserError is for bad input."""
+    """Does one run: journal, referee, bundle, journal. A failed or interrupted run is a result too."""
     submission, task = request.submission, request.submission.task
     methods = submission.methods(request.dropped)
     hparams = submission.hparams(request.settings)
@@ -83,8 +82,6 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     write_bundle(folder, record, referee.log.rows)
     digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
     journal.end(run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
-    if outcome.reason is Failure.INTERRUPTED:
-        raise KeyboardInterrupt
     return Finished(record, folder, referee.log.rows)
 
 

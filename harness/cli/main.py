@@ -37,9 +37,6 @@ def main() -> None:
     except UserError as error:
         output.errors.print(f"error: {output.clean(str(error))}", markup=False, style="red")
         sys.exit(1)
-    except KeyboardInterrupt:
-        output.errors.print("interrupted", markup=False)
-        sys.exit(130)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -45,4 +45,4 @@ def run(
     else:
         print_summary(finished, folder)
     if finished.record.reason is not None:
-        raise typer.Exit(1)
+        raise typer.Exit(130 if finished.record.reason == "interrupted" else 1)
