@@ -72,7 +72,8 @@ class GPT(nn.Module):
         rotation = rotation_of(tokens.shape[1], x.device)
         for block in self.blocks:
             x = block(x, rotation)
-        return SOFT_CAP * torch.tanh(self.head(self.norm(x)) / SOFT_CAP)
+        # Dividing before the head instead of after it saves a pass over the logits, the largest tensor here.
+        return SOFT_CAP * torch.tanh(self.head(self.norm(x) / SOFT_CAP))
 
 
 def rotation_of(length, device, base=1000.0):
