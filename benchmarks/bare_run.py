@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from harness.core.data.shards import open_shard
@@ -37,7 +36,6 @@ class BareRun(Settings):
         self.steps: list[float] = []
         self.last_row: dict[str, Any] = {}
         self.seconds = 0.0
-        self.seconds_until_start = 0.0
 
     def synthetic(self, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = torch.randint(0, self.task.vocab_size, (batch * length + 1,))
@@ -45,7 +43,6 @@ class BareRun(Settings):
 
     def start(self, model: torch.nn.Module) -> None:
         self._began = time.perf_counter()
-        self.seconds_until_start = time.time() - psutil.Process().create_time()
         self.steps.append(self._began)
 
     def log(self, **values: float) -> None:
@@ -84,7 +81,7 @@ def main() -> None:
         json.dumps(
             {
                 "seconds": run.seconds,
-                "seconds_until_start": run.seconds_until_start,
+                "step_seconds": steps.tolist(),
                 "median_step_seconds": float(np.median(steps)),
                 "tokens": run.stream.position,
                 "tokens_per_second": run.stream.position / run.seconds,

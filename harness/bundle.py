@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -53,7 +54,7 @@ class RunRecord(BaseModel):
     log_rows_dropped: int
     output_truncated: bool
     digests: dict[str, str | None]
-    measurement_version: int
+    measurement_version: int | None  # None: the core differs from the one that frozen.toml pins
     machine: dict[str, Any]
     packages: dict[str, str]
     commit: str | None
@@ -66,9 +67,33 @@ class RunRecord(BaseModel):
 
 def write_bundle(folder: Path, record: RunRecord, rows: list[dict[str, Any]]) -> None:
     """Writes log.jsonl and then run.json, each whole or not at all. Raises UserError."""
-    log = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(folder / "log.jsonl", log)
+    write_atomically(folder / "log.jsonl", log_text(rows))
     write_atomically(folder / "run.json", record.model_dump_json(indent=2) + "\n")
+
+
+def log_text(rows: list[dict[str, Any]]) -> str:
+    """The content of log.jsonl."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def changed_bundles(runs_dir: Path, digests: dict[str, str]) -> list[str]:
+    """Runs whose run.json, log or output is not what the journal closed them with; `digests` maps run to sha256."""
+    changed = []
+    for run_id, digest in digests.items():
+        folder = runs_dir / run_id
+        try:
+            content = (folder / "run.json").read_bytes()
+        except OSError:
+            continue  # removed or moved away: bundles may be, the journal keeps their digest
+        kept = json.loads(content).get("digests", {}) if hashlib.sha256(content).hexdigest() == digest else None
+        if kept is None:
+            changed.append(f"{run_id}: run.json was changed after the run")
+            continue
+        for name, file in (("log", "log.jsonl"), ("output", "output.txt")):
+            path = folder / file
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != kept.get(name):
+                changed.append(f"{run_id}: {file} was changed after the run")
+    return changed
 
 
 def read_record(path: Path) -> RunRecord:

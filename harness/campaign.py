@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.bundle import RunRecord, write_bundle
+from harness.bundle import RunRecord, log_text, write_bundle
 from harness.core.data.prepare import require_prepared
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.referee import Referee
@@ -76,11 +76,18 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     journal.start(run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name)
     referee = Referee(plan, on_event)
     swapped_before = total_swapped_bytes()
-    outcome = referee.run()
-    warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
-    record = _record(run_id, started, request, plan, referee, machine, warnings)
-    write_bundle(folder, record, referee.log.rows)
-    digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    try:
+        outcome = referee.run()
+        warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
+        record = _record(run_id, started, request, plan, referee, machine, warnings)
+        write_bundle(folder, record, referee.log.rows)
+        digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    except BaseException as error:
+        # What ends a run here is no fault of the submission: a full disk, a second Ctrl-C, a bug of ours.
+        journal.end(run_id, "harness-error", None)
+        if isinstance(error, OSError):
+            raise UserError(f"{folder}: {error.strerror}", "free space or choose another --runs-dir") from None
+        raise
     journal.end(run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
     return Finished(record, folder, referee.log.rows)
 
@@ -114,6 +121,7 @@ def _record(
     outcome, submission, task = referee.outcome, request.submission, plan.task
     judgement = outcome.judgement or {}
     packages = _packages()
+    core, version = core_digest(), frozen_versions()[-1]
     return RunRecord(
         run_id=run_id,
         started=started.isoformat(timespec="seconds"),
@@ -147,7 +155,7 @@ def _record(
         log_rows_dropped=referee.log.dropped,
         output_truncated=outcome.output_truncated,
         digests={
-            "core": core_digest(),
+            "core": core,
             "task": task.digest,
             "data": _digest("".join(shard.sha256 for shard in task.shards)),
             "submission": submission.digest,
@@ -155,8 +163,11 @@ def _record(
             "machine": machine.digest,
             "start_weights": outcome.start_digest,
             "weights": outcome.weights_digest,
+            "log": _digest(log_text(referee.log.rows)),
+            "output": hashlib.sha256((plan.folder / "output.txt").read_bytes()).hexdigest(),
         },
-        measurement_version=frozen_versions()[-1].measurement_version,
+        # A core that differs from the one that the version stands for measures under no version.
+        measurement_version=version.measurement_version if version.core_digest == core else None,
         machine=machine.to_json(),
         packages=packages,
         commit=_commit(),

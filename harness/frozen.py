@@ -27,9 +27,15 @@ class FrozenVersion:
 
 
 def core_digest(core: Path = PACKAGE / "core") -> str:
-    """sha256 over the Python source of the core, with LF line ends; task files have digests of their own."""
+    """sha256 over the Python source of the core and the modules beside it that it imports, with LF line ends.
+
+    Task files have digests of their own.
+    """
+    paths = [*core.rglob("*.py"), *(core.parent / name for name in ("__init__.py", "errors.py", "paths.py"))]
     files = {
-        path.relative_to(core).as_posix(): path.read_bytes().replace(b"\r\n", b"\n") for path in core.rglob("*.py")
+        path.relative_to(core.parent).as_posix(): path.read_bytes().replace(b"\r\n", b"\n")
+        for path in paths
+        if path.is_file()
     }
     return folder_digest(files)
 

@@ -6,6 +6,7 @@ outside are refused. `snapshot` copies what was validated, so that what runs is 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import stat
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from harness.core.task import Strict, Task, load_task, read_toml
+from harness.core.task import TASK_NAME, Strict, Task, load_task, read_toml
 from harness.errors import UserError, describe_validation
 
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -90,7 +91,7 @@ class Hparam(Strict):
 class Manifest(Strict):
     """submission.toml."""
 
-    task: str
+    task: str = Field(pattern=TASK_NAME)  # a name: a submission cannot bring a task of its own
     title: str = Field(min_length=1, max_length=120)
     authors: list[str] = Field(min_length=1, max_length=50)
     parent: str | None = None
@@ -203,6 +204,7 @@ def _check_shape(path: Path, shape: EvaluationShape, task: Task) -> None:
 def _read_files(folder: Path, task: Task) -> dict[str, bytes]:
     caps = min(task.caps.values(), key=lambda caps: caps.source_bytes)
     files: dict[str, bytes] = {}
+    literals = 0
     room = caps.source_bytes
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
@@ -215,9 +217,25 @@ def _read_files(folder: Path, task: Task) -> dict[str, bytes]:
         if room < 0:
             raise UserError(f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})", "make it smaller")
         files[name] = path.read_bytes().replace(b"\r\n", b"\n")
+        if path.suffix == ".py":
+            literals += _numeric_literals(path, files[name], caps.line_bytes)
+        if literals > caps.numeric_literals:
+            raise UserError(f"{folder}: more than {caps.numeric_literals} numeric literals", "compute, do not list")
         if len(files) > MAX_FILES:
             raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")
     return files
+
+
+def _numeric_literals(path: Path, content: bytes, line_bytes: int) -> int:
+    """How many numbers are written out in a module. Raises UserError for long lines and what is no Python."""
+    longest = max((len(line) for line in content.split(b"\n")), default=0)
+    if longest > line_bytes:
+        raise UserError(f"{path}: a line of {longest:,} bytes", f"the task allows {line_bytes:,}: break it up")
+    try:
+        nodes = ast.walk(ast.parse(content))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UserError(f"{path}: not valid Python: {error}", "correct the file") from None
+    return sum(isinstance(node, ast.Constant) and isinstance(node.value, int | float | complex) for node in nodes)
 
 
 def _walk(folder: Path) -> list[Path]:

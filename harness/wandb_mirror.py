@@ -8,10 +8,14 @@ from harness.campaign import Finished
 from harness.errors import UserError
 
 
-def mirror(finished: Finished) -> None:
-    """Writes the log rows and the result as one wandb run, after the run: nothing is sent while the clock runs."""
+def require_wandb() -> None:
+    """Raises UserError where wandb is missing: said before the run, not after it."""
     if importlib.util.find_spec("wandb") is None:
         raise UserError("--wandb: the package wandb is not installed", "pip install wandb, or leave --wandb out")
+
+
+def mirror(finished: Finished) -> None:
+    """Writes the log rows and the result as one wandb run, after the run: nothing is sent while the clock runs."""
     import wandb
 
     record = finished.record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import campaign
-from harness.bundle import read_record
+from harness.bundle import changed_bundles, read_record
 from harness.campaign import Finished, Request, run_once
 from harness.core.task import hardware_class
 from harness.errors import UserError
@@ -142,3 +143,36 @@ def test_seeds_are_drawn_when_not_given(toy: Toy, tmp_path: Path, monkeypatch: p
         with pytest.raises(Drawn):
             run_once(request(toy, tmp_path, seed=None))
     assert seeds[0] != seeds[1]
+
+
+def test_a_changed_bundle_is_found(toy: Toy, tmp_path: Path) -> None:
+    done = run_once(request(toy, tmp_path))
+    closed = {done.record.run_id: hashlib.sha256((done.folder / "run.json").read_bytes()).hexdigest()}
+    assert changed_bundles(done.folder.parent, closed) == []
+    (done.folder / "log.jsonl").write_text("{}\n")
+    assert changed_bundles(done.folder.parent, closed) == [f"{done.record.run_id}: log.jsonl was changed after the run"]
+    (done.folder / "run.json").write_text((done.folder / "run.json").read_text().replace("JUDGED", "RECORD"))
+    assert "run.json was changed" in changed_bundles(done.folder.parent, closed)[0]
+
+
+def test_a_disk_that_fills_up_closes_the_journal(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(campaign, "write_bundle", full)
+    with pytest.raises(UserError, match="No space left"):
+        run_once(request(toy, tmp_path, "raise SystemExit(1)"))
+    entries = Journal(tmp_path / "runs" / "journal.jsonl").entries()
+    assert [entry.status for entry in entries] == [None, "harness-error"]
+
+
+def test_a_module_beside_the_submission_is_not_imported_by_the_judge(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = request(toy, tmp_path)
+    trap = tmp_path / "trap"
+    (trap / "harness").mkdir(parents=True)
+    for name in ("json.py", "numpy.py", "harness/__init__.py"):
+        (trap / name).write_text("raise SystemExit('trapped')\n")
+    monkeypatch.chdir(trap)
+    assert run_once(plain).record.state == "JUDGED"

@@ -22,13 +22,16 @@ def test_versions_only_grow_and_compare_backwards() -> None:
 
 
 def test_any_change_of_a_source_file_changes_the_digest(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "clock.py").write_text("START = 1\n")
-    before = core_digest(tmp_path)
-    (tmp_path / "data" / "new.py").write_text("")
-    added = core_digest(tmp_path)
-    (tmp_path / "clock.py").write_text("START = 2\n")
-    assert len({before, added, core_digest(tmp_path)}) == 3
+    core = tmp_path / "core"
+    (core / "data").mkdir(parents=True)
+    (core / "clock.py").write_text("START = 1\n")
+    digests = {core_digest(core)}
+    (core / "data" / "new.py").write_text("")
+    digests.add(core_digest(core))
+    (core / "clock.py").write_text("START = 2\n")
+    digests.add(core_digest(core))
+    (tmp_path / "errors.py").write_text("# what the core imports counts too")
+    assert len({*digests, core_digest(core)}) == 4
 
 
 def test_line_ends_and_caches_do_not_change_the_digest(tmp_path: Path) -> None:

@@ -147,3 +147,24 @@ def test_no_manifest_makes_a_traceback(toy: Toy, tmp_path: Path, content: bytes)
     (folder / "submission.toml").write_bytes(content)
     with pytest.raises(UserError):
         load_submission(folder, toy.task)
+
+
+@pytest.mark.parametrize("task", ["evil.toml", "../../evil", "/tmp/evil.toml", "nothing"])
+def test_a_submission_cannot_bring_its_own_task(toy: Toy, tmp_path: Path, task: str) -> None:
+    folder = write_submission(tmp_path / "bigram", manifest=MANIFEST.replace('task = "toy"', f'task = "{task}"'))
+    (folder / "evil.toml").write_bytes(toy.task.path.read_bytes())
+    with pytest.raises(UserError):
+        load_submission(folder)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("x = '" + "y" * 3000 + "'\n", "a line of 3,0"),
+        ("x = [" + "1,\n" * 600 + "]\n", "more than 512 numeric literals"),
+        ("def (:\n", "not valid Python"),
+    ],
+)
+def test_packed_or_broken_source_is_refused(toy: Toy, tmp_path: Path, script: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_submission(write_submission(tmp_path / "bigram", script), toy.task)

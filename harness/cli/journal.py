@@ -12,7 +12,7 @@ import typer
 from harness.cli import output
 from harness.cli.options import RUNS_DIR, Json
 from harness.errors import UserError
-from harness.journal import CANNOT_FIND, Entry, Journal, Verification
+from harness.journal import CANNOT_FIND, Entry, Finding, Journal, Verification
 from harness.journal import verify as verify_journal
 
 app = typer.Typer(help="The journal of every run: check its chain, list its runs.", no_args_is_help=True)
@@ -29,10 +29,15 @@ def verify(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check that no line was edited, dropped, moved, inserted or repeated. Exit code 1 if one was."""
+    """Check that no line and no run was edited, no line dropped, moved or repeated. Exit code 1 if one was."""
+    from harness.bundle import changed_bundles
+
     if expect is not None and not re.fullmatch(r"[0-9a-f]{64}", expect):
         raise UserError(f"--expect {expect!r}: not a sha256", "give all 64 hexadecimal digits of the hash")
     found = verify_journal(path, expect)
+    if found.ok:
+        closed = {entry.run: entry.bundle_digest for entry in Journal(path).entries() if entry.bundle_digest}
+        found.problems += [Finding(0, what) for what in changed_bundles(path.parent, closed)]
     if json:
         output.as_json({"path": str(path), "ok": found.ok, **asdict(found), "cannot_find": CANNOT_FIND})
     else:

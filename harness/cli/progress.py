@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from types import TracebackType
 
@@ -11,30 +13,45 @@ from rich.text import Text
 from harness.cli import output
 from harness.core.plan import Event
 
+LAST_SECONDS = 2.0  # how long the end waits for a terminal that stands still
 PLAIN_SECONDS = 10.0  # how often a line is printed where there is no terminal
 
 
 class Progress:
-    """Takes the referee's events. On a terminal the line is redrawn in place; elsewhere it is printed now and then."""
+    """Takes the referee's events. On a terminal the line is redrawn in place; elsewhere it is printed now and then.
+
+    Events are shown by a thread of its own: a terminal that stands still must not stop the referee's loop.
+    """
 
     def __init__(self, silent: bool = False) -> None:
         self._silent = silent
         self._live = Live(console=output.errors, auto_refresh=False, transient=True)
         self._state = ""
         self._printed = 0.0
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Progress:
         if self._drawn:
             self._live.start()
+        self._thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._events.put(None)
+        self._thread.join(LAST_SECONDS)
         if self._drawn:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        if self._silent:
-            return
+        if not self._silent:
+            self._events.put(event)
+
+    def _follow(self) -> None:
+        while (event := self._events.get()) is not None:
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
         values = event.values
         if event.kind == "note":
             output.warn(f"warning: {values['text']}")
@@ -62,7 +79,7 @@ def describe_state(state: str) -> str:
     """What a state means to the person waiting."""
     return {
         "LAUNCHED": "set-up     imports, model, warm-up on synthetic tokens",
-        "READY": "ready      start weights equal a fresh build",
+        "READY": "ready      comparing the start weights with a fresh build",
         "RUNNING": "running    the clock has started, the data is out",
         "FINISHED": "finished   weights sealed, clock stopped; judging",
         "JUDGED": "judged",

@@ -28,6 +28,10 @@ def run(
     from harness.core.task import hardware_class, load_task
     from harness.submission import load_submission
 
+    if wandb:
+        from harness.wandb_mirror import mirror, require_wandb
+
+        require_wandb()
     folder = options.submission_folder(submission)
     loaded = load_submission(folder, load_task(task) if task else None)
     request = Request(
@@ -36,13 +40,11 @@ def run(
     )  # fmt: skip
     with Progress(silent=as_json) as progress:
         finished = run_once(request, progress)
-    if wandb:
-        from harness.wandb_mirror import mirror
-
-        mirror(finished)
     if as_json:
         output.as_json(summary(finished))
     else:
         print_summary(finished, folder)
+    if wandb:
+        mirror(finished)
     if finished.record.reason is not None:
         raise typer.Exit(130 if finished.record.reason == "interrupted" else 1)

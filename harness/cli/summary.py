@@ -32,7 +32,11 @@ def read_references(folder: Path) -> list[Reference]:
     path = folder / REFERENCE_FILE
     if not path.is_file():
         return []
-    return [Reference(**json.loads(line)) for line in path.read_text().splitlines()]
+    try:
+        return [Reference(**json.loads(line)) for line in path.read_text().splitlines()]
+    except (ValueError, TypeError) as error:
+        output.warn(f"warning: {path} is not a list of reference runs ({error}); it is left out")
+        return []
 
 
 def summary(finished: Finished) -> dict[str, Any]:
@@ -81,7 +85,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             "target",
             f"{record.target:.4f}{provisional}: {verdict} by {abs(record.target - record.val_loss):.4f}",
         ),
-        ("wall-clock", f"{record.seconds:.2f} s, of which export {record.export_seconds:.3f} s"),
+        ("wall-clock", f"{record.seconds:.2f} s, of which export {record.export_seconds:.3f} s (by the script)"),
         (
             "CPU time",
             f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it",

@@ -12,14 +12,13 @@ from typing import Any
 
 from harness.core.child import Child
 from harness.core.failures import Failure, RunFailed
-from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError
+from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, plain_text
 from harness.core.sandbox import Sandbox
-from harness.core.weights import TensorSpec, WeightsError
+from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
 
 POLL_SECONDS = 0.2
 HELLO_SECONDS = 120.0  # importing torch from a cold disk can take a minute
 OUTPUT_BYTES = 1 << 20
-MAX_TENSORS = 100_000
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,24 @@ class ModelHost:
         self._loading = False
         self._cpu_before = 0.0
         self.load_cpu_seconds = 0.0
-        command = sandbox.command([sys.executable, "-m", "harness.core.model_host"], self._listener)
+        command = sandbox.command([sys.executable, "-P", "-m", "harness.core.model_host"], self._listener)
         environment = sandbox.environment(self._listener)
         self._child = Child(command, environment, sandbox.scratch, output, OUTPUT_BYTES, cpus)
 
     def build(self) -> tuple[list[TensorSpec], str]:
         """Imports the submission and builds its model: the tensors and the digest of their values."""
-        channel = self._connect()
+        self._connect()
         self._cpu_before = self._child.cpu_seconds()
         self._loading = True
-        channel.send("welcome", context=self._context.to_json(), source=str(self._source))
+        self._send("welcome", context=self._context.to_json(), source=str(self._source))
         specs: list[TensorSpec] = []
         while (message := self._receive("tensors", "built")).kind == "tensors":
             try:
                 specs += [TensorSpec.from_json(item) for item in self._field(message, "items", list)]
             except WeightsError as error:
                 raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
-            if len(specs) > MAX_TENSORS:
-                raise RunFailed(Failure.HOST_PROTOCOL, f"the model has more than {MAX_TENSORS:,} tensors")
+            if not message.fields["items"] or len(specs) > MAX_TENSORS:
+                raise RunFailed(Failure.HOST_PROTOCOL, f"the model has no or more than {MAX_TENSORS:,} tensors")
         self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
         return specs, self._field(message, "digest", str)
 
@@ -87,9 +86,6 @@ class ModelHost:
         if self._field(self._receive("done"), "slot", int) != slot:
             raise RunFailed(Failure.HOST_PROTOCOL, "the model host answered for another batch")
 
-    def memory_bytes(self) -> int:
-        return self._child.memory_bytes()
-
     def close(self) -> None:
         """Ends the host and everything it started."""
         if self._channel is not None:
@@ -97,7 +93,7 @@ class ModelHost:
         self._listener.close()
         self._child.close()
 
-    def _connect(self) -> Channel:
+    def _connect(self) -> None:
         deadline = time.monotonic() + HELLO_SECONDS
         while not self._ready(self._listener):
             if time.monotonic() > deadline:
@@ -106,7 +102,7 @@ class ModelHost:
             _, self._channel = self._listener.welcome(timeout=5)
         except ProtocolError as error:
             raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
-        return self._channel
+        self._listener.close()
 
     def _send(self, kind: str, descriptors: Sequence[int] = (), **fields: object) -> None:
         assert self._channel is not None
@@ -117,6 +113,7 @@ class ModelHost:
 
     def _receive(self, *kinds: str) -> Message:
         assert self._channel is not None
+        self._check_caps()
         while not self._ready(self._channel):
             self._check_caps()
         try:
@@ -126,7 +123,7 @@ class ModelHost:
         if message is None:
             raise self._crashed()
         if message.kind == "failed":
-            raise RunFailed(Failure.WRONG_SHAPE, str(message.fields.get("message"))[:2000])
+            raise RunFailed(Failure.WRONG_SHAPE, plain_text(message.fields.get("message"), 2000))
         if message.kind not in kinds:
             raise RunFailed(Failure.HOST_PROTOCOL, f"the model host sent {message.kind[:40]!r}, not {kinds}")
         return message
@@ -145,7 +142,9 @@ class ModelHost:
 
     def _check_caps(self) -> None:
         if time.monotonic() > self._deadline:
-            raise RunFailed(Failure.HOST_TIMEOUT, f"judging took longer than its cap of {self._caps.seconds:.0f} s")
+            raise RunFailed(
+                Failure.HOST_TIMEOUT, f"the model host took longer than its cap of {self._caps.seconds:.0f} s"
+            )
         cap = self._caps.load_cpu_seconds
         if self._loading and self._child.cpu_seconds() - self._cpu_before > cap:
             raise RunFailed(Failure.HOST_LOAD_CAP, f"building and loading the model took over {cap:.0f} s of CPU")

@@ -9,11 +9,13 @@ end either a judgement or a failure. Two slots keep both busy: the host computes
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,14 +27,16 @@ import numpy as np
 from harness.core.data.shards import open_shard
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
-from harness.core.host import HostCaps, ModelHost
+from harness.core.host import HELLO_SECONDS, HostCaps, ModelHost
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
 from harness.core.slots import Slots, slot_bytes
 from harness.core.task import load_task
 from harness.errors import UserError
+from harness.paths import PACKAGE
 
 SLOTS = 2
+OVERDUE_SECONDS = 2 * HELLO_SECONDS
 CHUNK_TOKENS = 2048  # rows of logits scored at once: at 1,024 columns the temporaries stay at 8 MB
 MAX_COLUMN_FACTOR = 2  # extra vocabulary columns are allowed, up to twice the vocabulary
 
@@ -54,6 +58,7 @@ class Job:
     length: int
     threads: int
     cpus: list[int]
+    referee: int  # process id; the judge ends with it
 
 
 @dataclass(frozen=True)
@@ -113,9 +118,10 @@ def nats(logits: np.ndarray, targets: np.ndarray) -> float:
     for start in range(0, len(targets), CHUNK_TOKENS):
         chunk = logits[start : start + CHUNK_TOKENS]
         wanted = targets[start : start + CHUNK_TOKENS].astype(np.int64)
-        largest = chunk.max(axis=1, keepdims=True)
+        # Copied first: the host can write to this memory, and must not show one pass another value than the next.
+        shifted = chunk.copy()
         with np.errstate(invalid="ignore", over="ignore"):
-            shifted = chunk - largest
+            shifted -= shifted.max(axis=1, keepdims=True)
             correct = shifted[np.arange(len(wanted)), wanted]
             np.exp(shifted, out=shifted)
             total += float((np.log(shifted.sum(axis=1)) - correct).sum(dtype=np.float64))
@@ -123,11 +129,7 @@ def nats(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def score(host: Answerer, slots: Slots, windows: Windows, on_batch: Callable[[int], None] = lambda done: None) -> float:
-    """Total nats over all windows. Raises RunFailed.
-
-    A copy of the logits would cost as much as scoring them, so they are read in place: a host that changes
-    them meanwhile gains nothing, since it does not know the targets of its last positions.
-    """
+    """Total nats over all windows. Raises RunFailed."""
     total = 0.0
     for index in range(windows.batches + 1):
         if index < windows.batches:
@@ -168,8 +170,10 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
                 f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
                 f"{MAX_COLUMN_FACTOR} times as many are allowed",
             )
-        descriptor = os.memfd_create("slots", os.MFD_CLOEXEC)
+        descriptor = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(descriptor, SLOTS * slot_bytes(job.batch, job.length, columns))
+        # A host that could shrink it would make reading it fatal.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         slots = Slots(descriptor, SLOTS, job.batch, job.length, columns)
         host.share(descriptor, SLOTS, columns)
         windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
@@ -193,14 +197,17 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
 def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
     """Runs the judge as a process of its own and returns its judgement. Raises RunFailed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.core.judge"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "harness.core.judge"],  # -P: nothing is imported from the current folder
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         pass_fds=[job.weights], start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
+    # The judge holds the host to the caps itself; this is for a judge that cannot any more.
+    overdue = threading.Timer(cap_seconds + OVERDUE_SECONDS, process.kill)
+    overdue.start()
     try:
         process.stdin.write(json.dumps(asdict(job)).encode())
         process.stdin.close()
-        # The judge holds the host to the caps itself; its own code is ours and does not hang.
         for line in process.stdout:
             event = json.loads(line)
             if "judgement" in event:
@@ -209,7 +216,10 @@ def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]
                 raise RunFailed(Failure(event["failure"]), event["message"])
             on_batch(event["batch"], event["batches"])
         raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}")
+    except BrokenPipeError:
+        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}") from None
     finally:
+        overdue.cancel()
         process.kill()
         process.wait()
         process.stdout.close()
@@ -217,8 +227,8 @@ def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]
 
 def main() -> None:
     """Reads a job from standard input and prints events. Ends with the referee that launched it."""
-    die_with_parent()
     job = Job(**json.load(sys.stdin))
+    die_with_parent(job.referee)
 
     def tell(**event: Any) -> None:
         print(json.dumps(event), flush=True)

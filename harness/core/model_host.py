@@ -47,7 +47,7 @@ def serve(channel: Channel) -> None:
     _tell_build(channel, model)
     slots: Slots | None = None
     batch = length = 0
-    while (message := channel.receive()) is not None:
+    while (message := channel.receive(descriptors=True)) is not None:
         fields = message.fields
         if message.kind == "load":
             batch, length = fields["batch"], fields["length"]

@@ -4,7 +4,7 @@ One packet is one JSON object with a `kind`, and may carry open descriptors (SCM
 boundaries (SOCK_SEQPACKET), so a half-written message cannot exist. Neither side trusts the other's fields:
 what does not parse is a `ProtocolError`.
 
-Run to referee: hello, tensors, ready, log, finished, closing.   Referee to run: welcome, start, sealed, refused.
+Run to referee: hello, tensors, ready, log, finished, closing.   Referee to run: welcome, start, sealed.
 Host to its client: hello, tensors, built, loaded, columns, done, failed.
 Client to host: welcome, load, slots, forward.
 """
@@ -27,6 +27,8 @@ NONCE_VARIABLE = "SPEEDRUN_NONCE"
 
 # The kernel's default socket buffer is 208 KiB and a packet must fit into it whole.
 MAX_PACKET = 128 * 1024
+LOG_ROWS_PER_PACKET = 100
+LOG_ROW_BYTES = 1000
 MAX_DESCRIPTORS = 250  # the kernel refuses more than 253 in one packet
 
 
@@ -105,8 +107,11 @@ class Channel:
             return False
         return True
 
-    def receive(self, timeout: float | None = None) -> Message | None:
-        """The next packet; None when the other side is gone. Raises TimeoutError and ProtocolError."""
+    def receive(self, timeout: float | None = None, descriptors: bool = False) -> Message | None:
+        """The next packet; None when the other side is gone. Raises TimeoutError and ProtocolError.
+
+        Open descriptors are refused, and closed, unless `descriptors` says that they are expected.
+        """
         self.socket.settimeout(timeout)
         try:
             data, ancillary, flags, _ = self.socket.recvmsg(
@@ -116,16 +121,18 @@ class Channel:
             return None
         finally:
             self.socket.settimeout(None)
-        descriptors = [fd for level, kind, raw in ancillary if _are_rights(level, kind) for fd in _unpack(raw)]
-        if not data:
-            return None
+        received = [fd for level, kind, raw in ancillary if _are_rights(level, kind) for fd in _unpack(raw)]
         try:
+            if received and not descriptors:
+                raise ProtocolError("a message carries open files where none are expected")
+            if not data:
+                return None
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise ProtocolError(f"a message is larger than {MAX_PACKET:,} bytes")
-            return _decode(data, descriptors)
+            return _decode(data, received)
         except ProtocolError:
-            for fd in descriptors:
-                os.close(fd)
+            for descriptor in received:
+                os.close(descriptor)
             raise
 
     def close(self) -> None:
@@ -184,6 +191,11 @@ def connect(rank: int) -> Channel:
     channel = Channel(connection)
     channel.send("hello", nonce=nonce, rank=rank)
     return channel
+
+
+def plain_text(value: Any, limit: int) -> str:
+    """What a child sent as text, cut and without what no file or terminal can encode."""
+    return str(value)[:limit].encode("utf-8", "replace").decode()
 
 
 def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:

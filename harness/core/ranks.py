@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import select
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from harness.core.failures import Failure, RunFailed
-from harness.core.protocol import Channel, Message, ProtocolError
-from harness.core.weights import TensorSpec, WeightsError
+from harness.core.protocol import LOG_ROWS_PER_PACKET, Channel, Message, ProtocolError, plain_text
+from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
 
-MAX_TENSORS = 100_000
-MAX_ROWS_PER_PACKET = 100
-MAX_VALUES_PER_ROW = 40
-# What may follow what. `log` rows may come late, after `finished`; everything else comes once.
+# What may follow what; `log` and `finished` also wait for the release of the data. Rows may come late, after
+# `finished`; everything else comes once.
 ORDER = {
     "hello": ("tensors", "ready"),
     "tensors": ("tensors", "ready"),
@@ -35,7 +34,7 @@ class RankLog:
     def add(self, message: Message) -> None:
         """Takes the rows of a `log` message. Raises ProtocolError for what is not rows of numbers."""
         rows = message.get("rows", list)
-        if len(rows) > MAX_ROWS_PER_PACKET:
+        if len(rows) > LOG_ROWS_PER_PACKET:
             raise ProtocolError("too many log rows in one message")
         clean = [_clean_row(row) for row in rows]
         room = self._limit - len(self.rows)
@@ -56,7 +55,8 @@ class Ranks:
         self._last: list[str] = ["" for _ in range(world_size)]
         self._sent: list[dict[str, Message]] = [{} for _ in range(world_size)]
         self._specs: list[list[TensorSpec]] = [[] for _ in range(world_size)]
-        self._closed = [False] * world_size
+        self._closed: list[float | None] = [None] * world_size
+        self.released = False
         self._log = log
 
     def __len__(self) -> int:
@@ -72,6 +72,13 @@ class Ranks:
         """Some rank has not closed its channel."""
         return not all(self._closed)
 
+    def left_early(self, seconds: float) -> int | None:
+        """A rank that closed its channel that long ago without having finished."""
+        for rank, closed in enumerate(self._closed):
+            if closed and time.monotonic() - closed > seconds and "finished" not in self._sent[rank]:
+                return rank
+        return None
+
     def add(self, rank: int, channel: Channel) -> None:
         if not 0 <= rank < len(self) or self._channels[rank] is not None:
             channel.close()
@@ -79,20 +86,21 @@ class Ranks:
         self._channels[rank] = channel
         self._last[rank] = "hello"
 
-    def send(self, rank: int, kind: str, descriptors: Sequence[int] = ()) -> None:
+    def send(self, rank: int, kind: str, descriptors: Sequence[int] = (), **fields: Any) -> None:
         """Sends to a rank; one that has gone away is noticed when its exit is."""
         channel = self._channels[rank]
         assert channel is not None
         try:
-            channel.send(kind, descriptors)
+            channel.send(kind, descriptors, **fields)
         except OSError:
-            self._closed[rank] = True
+            self.closed(rank)
 
     def take(self, rank: int, message: Message) -> None:
         """Enters a message; one that is out of order is a violation."""
         last = self._last[rank]
         late_log = message.kind == "log" and last == "finished"
-        if message.kind not in ORDER[last] and not late_log:
+        early = message.kind in ("log", "finished") and not self.released
+        if early or (message.kind not in ORDER[last] and not late_log):
             raise ProtocolError(f"sent {message.kind[:40]!r} after {last!r}")
         if message.kind == "tensors":
             self._take_tensors(rank, message)
@@ -105,8 +113,15 @@ class Ranks:
             self._last[rank] = message.kind
 
     def closed(self, rank: int) -> None:
-        """A rank's channel has ended. Before `finished` that ends the run, once its exit status is known."""
-        self._closed[rank] = True
+        """A rank's channel has ended. Before `finished` that ends the run (see `left_early`)."""
+        self._closed[rank] = self._closed[rank] or time.monotonic()
+
+    def release(self) -> None:
+        """From here on `log` and `finished` may come. What was sent before its time is a violation."""
+        early, _, _ = select.select([channel for channel in self._channels if channel], [], [], 0)
+        if early:
+            raise RunFailed(Failure.PROTOCOL, "a rank went on before run.start had returned")
+        self.released = True
 
     def all_sent(self, kind: str) -> bool:
         return all(kind in sent for sent in self._sent)
@@ -142,7 +157,7 @@ class Ranks:
     def export_seconds(self) -> float:
         """Seconds of the export on rank 0, by its own clock; they are part of the run's seconds."""
         value = self._sent[0]["finished"].fields.get("export_seconds")
-        return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+        return float(value) if isinstance(value, int | float) and 0 <= value < 1e9 else 0.0
 
     def consulted(self) -> list[str]:
         """Methods and hyperparameters that some rank asked for."""
@@ -150,7 +165,7 @@ class Ranks:
         for sent in self._sent:
             for message in sent.values():
                 said = message.fields.get("consulted", [])
-                names |= {name for name in said if isinstance(name, str)} if isinstance(said, list) else set()
+                names |= {plain_text(name, 100) for name in said} if isinstance(said, list) else set()
         return sorted(names)
 
     def close(self) -> None:
@@ -177,12 +192,12 @@ def _text(message: Message, name: str) -> str:
 
 
 def _clean_row(row: Any) -> dict[str, float | None]:
-    if not isinstance(row, dict) or len(row) > MAX_VALUES_PER_ROW:
-        raise ProtocolError("a log row is not a short table")
+    if not isinstance(row, dict):
+        raise ProtocolError("a log row is not a table")
     clean: dict[str, float | None] = {}
     for name, value in row.items():
-        if type(value) not in (int, float) or len(name) > 100:
+        if type(value) not in (int, float):
             raise ProtocolError("a log row holds something that is not a number")
-        # Divergence is logged as null: NaN and infinities are not JSON.
-        clean[name] = value if math.isfinite(value) else None
+        # Divergence is logged as null: NaN and infinities are not JSON, nor are numbers that no float can hold.
+        clean[plain_text(name, 100)] = value if abs(value) < 1e300 else None
     return clean

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.child import Child, split_cpus
-from harness.core.data.serve import ShardFile, StreamServer
+from harness.core.data.serve import ShardFile, StreamServer, sealed_copy
 from harness.core.failures import Failure, RunFailed
 from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import Job, ask_judge
@@ -26,12 +26,13 @@ from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
-from harness.core.weights import WeightsFile
+from harness.core.weights import WeightsError, WeightsFile
 
 CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
 CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
 SUSPEND_SECONDS = 0.1  # CLOCK_BOOTTIME may run ahead of CLOCK_MONOTONIC by this much before it was a suspend
 CHECK_SECONDS = 0.5  # how often deadline, CPU time and memory are looked at; a look takes a few milliseconds
+LEFT_SECONDS = 5.0  # how long a rank may be gone before that fails the run; a crash is reported sooner than that
 DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log rows
 
 
@@ -68,17 +69,18 @@ class Referee:
         builder = stack.enter_context(_closing(self._launch_host("build", other_cpus)))
         self._launch(stack, run_cpus)
         self._enter("LAUNCHED")
+        self._shards = self._open_shards(stack)
         self._connect()
         self._await("ready")
+        self._enter("READY")
         weights = self._check_start(stack, builder)
         builder.close()
-        self._enter("READY")
         self._release(stack, weights)
         self._await("finished")
         self._seal(weights)
         self._child.close()
         self._enter("FINISHED")
-        self._judge(weights, run_cpus, other_cpus)
+        self._judge(weights, run_cpus)
         self._enter("JUDGED")
 
     # Launch
@@ -112,6 +114,22 @@ class Referee:
         self._selector.register(self._child.exit_descriptor, selectors.EVENT_READ, "exit")
         self._deadline = self._launched + plan.caps.timeout_seconds
 
+    def _open_shards(self, stack: ExitStack) -> list[ShardFile]:
+        """The training shards, while the script sets up: files to serve from, or sealed copies to hand out.
+
+        Copies, because whoever holds an open file of ours can open it again for writing through /proc.
+        """
+        files = []
+        for shard in self._plan.task.of_split("train"):
+            path = self._plan.data_folder / shard.file
+            if self._plan.task.order == "sequential":
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                descriptor = sealed_copy(path, shard)
+            stack.callback(os.close, descriptor)
+            files.append(ShardFile(descriptor, shard.tokens))
+        return files
+
     def _note_output(self) -> None:
         self.outcome.output_truncated = self._child.output_truncated
 
@@ -140,40 +158,36 @@ class Referee:
         except ProtocolError as error:
             raise RunFailed(Failure.PROTOCOL, str(error)) from None
         self._selector.register(channel, selectors.EVENT_READ, rank)
-        channel.send("welcome", context=self._plan.context().to_json())
+        self._ranks.send(rank, "welcome", context=self._plan.context().to_json())
 
     # Start and finish
 
     def _check_start(self, stack: ExitStack, builder: ModelHost) -> WeightsFile:
         """The weights at the start must be those that a fresh process builds from the same seed."""
-        self._setting_up = False
-        self.outcome.setup_cpu_seconds = round(self._child.cpu_seconds(), 3)
         specs, digest = builder.build()
         self._ranks.check_start(specs, digest)
-        weights = WeightsFile(specs)
+        try:
+            weights = WeightsFile(specs, self._plan.caps.weights_bytes)
+        except WeightsError as error:
+            raise RunFailed(Failure.WEIGHTS_CAP, str(error)) from None
         stack.enter_context(_closing(weights))
-        if weights.size > self._plan.caps.weights_bytes:
-            raise RunFailed(
-                Failure.WEIGHTS_CAP,
-                f"the weights take {weights.size:,} bytes; the task allows {self._plan.caps.weights_bytes:,}",
-            )
+        self._check_caps()
+        self._setting_up = False
+        self.outcome.setup_cpu_seconds = round(self._child.cpu_seconds(), 3)
         self.outcome.start_digest = digest
         self.outcome.weights_bytes = weights.size
         return weights
 
     def _release(self, stack: ExitStack, weights: WeightsFile) -> None:
-        """Opens the shards first, so that the one act that starts the clock is sending them."""
-        files = []
-        for shard in self._plan.task.of_split("train"):
-            descriptor = os.open(self._plan.data_folder / shard.file, os.O_RDONLY | os.O_CLOEXEC)
-            stack.callback(os.close, descriptor)
-            files.append(ShardFile(descriptor, shard.tokens))
+        """The one act that starts the clock is sending the shards, or the stream they are served on."""
         self._server: StreamServer | None = None
-        shared = [[file.descriptor for file in files]] * len(self._ranks)
         if self._plan.task.order == "sequential":
-            self._server = stack.enter_context(_closing(StreamServer(files, len(self._ranks), self._violate)))
+            self._server = stack.enter_context(_closing(StreamServer(self._shards, len(self._ranks), self._violate)))
             self._server.start()
             shared = [[end.fileno()] for end in self._server.child_ends]
+        else:
+            shared = [[shard.descriptor for shard in self._shards]] * len(self._ranks)
+        self._ranks.release()
         self._enter("RUNNING")
         self._cpu_at_start = self._child.cpu_seconds()
         self._suspended_at_start = _suspended()
@@ -189,7 +203,9 @@ class Referee:
         try:
             weights.seal()
         except OSError as error:
-            message = f"the weights cannot be sealed while the run keeps them mapped ({error.strerror})"
+            message = (
+                f"the weights cannot be sealed: the run keeps them mapped, or sealed them itself ({error.strerror})"
+            )
             raise RunFailed(Failure.WEIGHTS_MAPPED, message) from None
         outcome.seconds = (time.monotonic_ns() - self._clock) / 1e9
         outcome.cpu_seconds = round(self._child.cpu_seconds() - self._cpu_at_start, 3)
@@ -249,8 +265,9 @@ class Referee:
             raise RunFailed(Failure.PROTOCOL, self._violation)
         if ended and not self._ranks.all_sent("finished"):
             self._ended_early()
-        if not ready or time.monotonic() > self._deadline:
+        if time.monotonic() >= self._next_check:
             self._check_caps()
+            self._next_check = time.monotonic() + CHECK_SECONDS
 
     def _receive(self, rank: int, channel: Any) -> None:
         assert isinstance(channel, Channel)
@@ -283,8 +300,13 @@ class Referee:
                 Failure.TIMEOUT,
                 f"the run took longer than {caps.timeout_seconds:.0f} s in state {self.outcome.state}{waiting}",
             )
+        left = self._ranks.left_early(LEFT_SECONDS)
+        if left is not None:
+            call = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
+            raise RunFailed(Failure.NO_WEIGHTS, f"rank {left} ended without calling {call}; others still run")
         setup_cap = caps.setup_cpu_seconds + caps.compile_cpu_seconds
-        if self._setting_up and self._child.cpu_seconds() > setup_cap * self._plan.hardware.devices:
+        cpu_seconds = self._child.cpu_seconds()  # looked at while it runs too, so that no helper's time is lost
+        if self._setting_up and cpu_seconds > setup_cap * self._plan.hardware.devices:
             raise RunFailed(
                 Failure.SETUP_CAP,
                 f"set-up and compilation used more than {setup_cap:.0f} s of CPU per process",
@@ -297,14 +319,14 @@ class Referee:
 
     # Judging
 
-    def _judge(self, weights: WeightsFile, run_cpus: Sequence[int], other_cpus: Sequence[int]) -> None:
+    def _judge(self, weights: WeightsFile, cpus: Sequence[int]) -> None:
         plan = self._plan
         scratch = _new_folder(plan.folder / "scratch" / "host")
         job = Job(
             task=str(plan.task.path), data_folder=str(plan.data_folder), split="validation",
             source=str(plan.source), scratch=str(scratch), output=str(plan.folder / "host.txt"),
             trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
-            batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(run_cpus),
+            batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(cpus), referee=os.getpid(),
         )  # fmt: skip
         self.outcome.judgement = ask_judge(job, plan.caps.judging_seconds, self._judging)
 

@@ -10,6 +10,7 @@ run.finish(model)                     # the weights leave; the clock stops
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -22,6 +23,8 @@ from harness.core import weights
 from harness.core.data.shards import map_shard_fd
 from harness.core.data.stream import FreeStream, SequentialStream, Stream
 from harness.core.protocol import (
+    LOG_ROW_BYTES,
+    LOG_ROWS_PER_PACKET,
     NONCE_VARIABLE,
     SOCKET_VARIABLE,
     Channel,
@@ -36,8 +39,6 @@ if TYPE_CHECKING:
     import torch
 
 LOG_SECONDS = 0.5  # log rows leave in batches, at most this often
-LOG_ROWS_PER_PACKET = 100
-LOG_ROW_BYTES = 1000
 TENSORS_PER_PACKET = 200
 
 
@@ -130,7 +131,7 @@ class Run(Settings):
         """Every rank calls it once, with the whole model as `build_model` made it. Returns with the clock running.
 
         The digest of the weights must equal that of a fresh `build_model(run)`; names, shapes and dtypes
-        are frozen from here on. Raises UserError when called out of order or when the referee refuses.
+        are frozen from here on. Raises UserError when called out of order.
         """
         self._require("set-up", "start")
         _synchronize(self.device)
@@ -153,9 +154,9 @@ class Run(Settings):
         self._require("running", "log")
         now = time.monotonic()
         row = {name: _number(name, value) for name, value in values.items()}
-        row |= {"seconds": round(now - self._started, 4), "tokens": self.stream.position}
-        if len(str(row)) > LOG_ROW_BYTES:
-            raise UserError(f"run.log: a row of more than {LOG_ROW_BYTES} characters", "log fewer values a step")
+        row |= {"seconds": round(now - self._started, 4), "tokens": self.stream.taken}
+        if len(json.dumps(row)) > LOG_ROW_BYTES:
+            raise UserError(f"run.log: a row of more than {LOG_ROW_BYTES} bytes", "log fewer values a step")
         self._rows.append(row)
         if now - self._sent >= LOG_SECONDS:
             self._sent = now
@@ -165,7 +166,7 @@ class Run(Settings):
         """Every rank calls it once, with the trained model; rank 0 exports it. The clock stops at the seal.
 
         Zero steps are a valid (bad) run. Raises UserError when called out of order, when names, shapes or
-        dtypes changed since `start`, or when the referee refuses the weights.
+        dtypes changed since `start`.
         """
         self._require("running", "finish")
         _synchronize(self.device)
@@ -173,7 +174,7 @@ class Run(Settings):
         if self._weights_descriptor is not None:
             self._export(model)
         self._state = "finished"
-        self._channel.send("finished", tokens=self.stream.position, export_seconds=round(time.monotonic() - began, 6))
+        self._channel.send("finished", tokens=self.stream.taken, export_seconds=round(time.monotonic() - began, 6))
         self._expect("sealed")
         self._send_rows(wait=True)
         self._channel.send("closing", consulted=sorted(self._consulted))
@@ -218,11 +219,9 @@ class Run(Settings):
                 self._rows.popleft()
 
     def _expect(self, kind: str) -> Message:
-        message = self._channel.receive()
+        message = self._channel.receive(descriptors=True)
         if message is None:
             raise UserError("the referee ended the run", "see the reason it gives")
-        if message.kind == "refused":
-            raise UserError(f"the referee ended the run: {message.fields.get('reason')}")
         if message.kind != kind:
             raise UserError(f"the referee sent {message.kind!r} where {kind!r} was due")
         return message

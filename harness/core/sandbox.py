@@ -8,6 +8,7 @@ only makes sure that no process outlives the run. Every run says at which level 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -92,7 +93,7 @@ class Sandbox:
     def command(self, command: Sequence[str], listener: Listener) -> list[str]:
         """The command line that runs `command` inside. `listener`'s socket is what it may talk to."""
         if self.level != "isolated":
-            return [sys.executable, "-m", "harness.core.guard", *command]
+            return [sys.executable, "-P", "-m", "harness.core.guard", str(os.getpid()), *command]
         binds = [*_system_binds(), *_python_binds(), "--ro-bind", str(self.source), str(self.source)]
         binds += ["--ro-bind", str(PACKAGE), str(PACKAGE), "--bind", str(self.scratch), str(self.scratch)]
         binds += ["--bind", str(listener.path), str(INSIDE_SOCKET)]
@@ -106,7 +107,7 @@ class Sandbox:
                 binds += ["--dev-bind", str(device), str(device)]
         places = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
         program = shutil.which("bwrap") or "bwrap"
-        return [program, *_namespaces(), *places, *binds, "--chdir", str(self.scratch), *command]
+        return [program, *_namespaces(), *places, *binds, "--remount-ro", "/", "--chdir", str(self.scratch), *command]
 
     def environment(self, listener: Listener) -> dict[str, str]:
         """The whole environment of the child: an allow-list, the same on every machine."""
@@ -155,10 +156,11 @@ def _system_binds() -> list[str]:
 
 def _python_binds() -> list[str]:
     """The interpreter, its standard library and the environment's packages, wherever they lie."""
-    homes = dict.fromkeys([sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parent)])
-    inside_system = [Path(folder) for folder in SYSTEM_FOLDERS]
     binds: list[str] = []
-    for home in homes:
-        if home != "/usr" and not any(Path(home).is_relative_to(folder) for folder in inside_system):
-            binds += ["--ro-bind", home, home]
+    for home in dict.fromkeys([sys.prefix, sys.base_prefix]):
+        # Not the whole prefix: its share folder holds text, and a prefix may be all of /usr/local.
+        for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg"):
+            path = str(Path(home) / part)
+            if path not in SYSTEM_FOLDERS:
+                binds += ["--ro-bind-try", path, path]
     return binds

@@ -19,6 +19,7 @@ from harness.errors import UserError, describe_validation
 from harness.paths import TASKS
 
 MAX_TASK_BYTES = 256 * 1024
+TASK_NAME = r"^[a-z0-9][a-z0-9-]*$"
 
 Split = Literal["train", "validation", "holdout"]
 
@@ -102,7 +103,7 @@ class Caps(Strict):
 class Task(Strict):
     """A frozen task. `digest` is the sha256 of its TOML file, stamped on every run."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: str = Field(pattern=TASK_NAME)
     title: str
     order: Literal["free", "sequential"]
     target: Target
@@ -119,6 +120,8 @@ class Task(Strict):
     def _has_what_a_run_needs(self) -> Task:
         if self.tokenizer.end_of_text >= self.tokenizer.vocab_size:
             raise ValueError("tokenizer.end_of_text must be below tokenizer.vocab_size")
+        if len({shard.file for shard in self.shards}) < len(self.shards):
+            raise ValueError("shards names a file twice")
         for split in ("train", "validation"):
             if not self.of_split(split):
                 raise ValueError(f"shards has no entry with split = {split!r}")
@@ -142,7 +145,7 @@ def load_task(name_or_path: str | Path) -> Task:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = TASKS / f"{name_or_path}.toml"
-        if not path.is_file():
+        if not re.match(TASK_NAME, str(name_or_path)) or not path.is_file():
             known = ", ".join(sorted(file.stem for file in TASKS.glob("*.toml")))
             raise UserError(f"unknown task {str(name_or_path)!r}", f"use one of: {known}; or a path to a .toml")
     table, digest = read_toml(path, MAX_TASK_BYTES)

@@ -24,6 +24,7 @@ DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
+MAX_TENSORS = 100_000
 WRAPPER_PREFIXES = ("_orig_mod", "module")  # what torch.compile and DistributedDataParallel put in front
 
 
@@ -53,9 +54,15 @@ class TensorSpec:
         try:
             spec = TensorSpec(str(table["name"]), tuple(table["shape"]), table["dtype"], table["alias_of"])
             sound = all(type(size) is int and 0 <= size < 2**40 for size in spec.shape)
+            sound &= isinstance(spec.dtype, str) and isinstance(spec.alias_of, str | None)
         except (TypeError, KeyError):
             raise WeightsError(f"not a tensor description: {str(table)[:80]!r}") from None
-        if not sound or spec.dtype not in DTYPE_BYTES or not isinstance(spec.alias_of, str | None):
+        if (
+            not sound
+            or not isinstance(spec.dtype, str)
+            or spec.dtype not in DTYPE_BYTES
+            or not isinstance(spec.alias_of, str | None)
+        ):
             raise WeightsError(f"tensor {spec.name[:80]!r} has an unknown shape or dtype")
         return spec
 
@@ -78,9 +85,12 @@ def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
 class WeightsFile:
     """The memory file that the referee lays out before the clock starts and seals when the weights are in."""
 
-    def __init__(self, specs: list[TensorSpec]) -> None:
+    def __init__(self, specs: list[TensorSpec], max_bytes: int) -> None:
+        """Raises WeightsError for weights larger than `max_bytes`."""
         self.header, _ = layout(specs)
         self.size = len(self.header) + sum(spec.bytes for spec in specs)
+        if self.size > max_bytes:
+            raise WeightsError(f"the weights take {self.size:,} bytes; the task allows {max_bytes:,}")
         self.descriptor = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.descriptor, self.size)
         os.pwrite(self.descriptor, self.header, 0)

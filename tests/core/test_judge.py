@@ -92,3 +92,21 @@ def test_logits_that_are_not_finite_are_a_named_outcome(value: float) -> None:
     with pytest.raises(RunFailed) as caught:
         judged(50, value)
     assert caught.value.reason is Failure.NOT_FINITE
+
+
+def test_logits_are_read_once() -> None:
+    class Changing(np.ndarray):
+        """Memory whose second reading gives other values, as a host can arrange."""
+
+        reads = 0
+
+        def copy(self, order: str = "C") -> np.ndarray:
+            Changing.reads += 1
+            return np.asarray(self).copy(order)
+
+        def max(self, *arguments: object, **keywords: object) -> np.ndarray:  # type: ignore[override]
+            raise AssertionError("the host's memory was read a second time")
+
+    logits = np.zeros((5, 7), np.float32).view(Changing)
+    assert nats(logits, np.zeros(5, np.uint16)) == pytest.approx(5 * math.log(7))
+    assert Changing.reads == 1

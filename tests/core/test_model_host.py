@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ class Judged:
         model = torch.nn.Module()
         model.table = torch.nn.Embedding.from_pretrained(values)
         specs, tensors = weights.describe(model)
-        file = WeightsFile(specs)
+        file = WeightsFile(specs, max_bytes=1 << 20)
         weights.write(file.descriptor, specs, tensors)
         file.seal()
         task = self._toy.task
@@ -68,6 +69,7 @@ class Judged:
             task=str(path), data_folder=str(task.data_folder(self._toy.data_dir)), split="validation",
             source=str(source), scratch=str(scratch), output=str(self._folder / "host.txt"), trust=probe().level,
             context=context.to_json(), weights=file.descriptor, batch=4, length=16, threads=1, cpus=[0],
+            referee=os.getpid(),
         )  # fmt: skip
         return judge(job, lambda done, batches: None)
 
@@ -159,3 +161,25 @@ def test_another_shape_than_exported_is_refused(judged: Judged) -> None:
     failed = failure(judged, MODEL.replace("columns=64", "columns=65"))
     assert failed.reason is Failure.HOST_CRASH
     assert "do not fit" in failed.message
+
+
+def test_a_host_cannot_shrink_the_shared_memory(judged: Judged) -> None:
+    shrinks = MODEL.replace(
+        "        return self.table(tokens)",
+        "        for fd in os.listdir('/proc/self/fd'):\n"
+        "            try: os.ftruncate(int(fd), 0)\n"
+        "            except OSError: pass\n"
+        "        return self.table(tokens)",
+    )
+    assert judged(shrinks).val_loss == pytest.approx(math.log(64))
+
+
+def test_a_host_that_describes_nothing_for_ever_is_ended(judged: Judged) -> None:
+    talks = MODEL.replace(
+        "    return Model()",
+        "    import gc\n"
+        "    from harness.core.protocol import Channel\n"
+        "    channel = next(o for o in gc.get_objects() if isinstance(o, Channel))\n"
+        "    while True: channel.send('tensors', items=[])\n",
+    )
+    assert failure(judged, talks).reason is Failure.HOST_PROTOCOL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,107 @@ def test_ranks_that_ask_for_different_counts_violate_the_stream(
 def test_open_level_runs_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toys = Toys(make_toy(tmp_path), tmp_path, "open", monkeypatch)
     assert toys.run(HONEST).state == "JUDGED"
+
+
+def test_a_run_cannot_finish_before_the_data_is_out(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nready(run)\nrun._channel.send('finished', tokens=0)\ntime.sleep(9)\n")
+    assert outcome.reason is Failure.PROTOCOL
+    assert outcome.seconds is None
+
+
+def test_open_files_from_a_run_are_refused(toys: Toys) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    outcome = toys.run("run = connect_run()\nstart(run)\nrun._channel.send('log', [0, 1, 2], rows=[])\ntime.sleep(9)\n")
+    assert outcome.reason is Failure.PROTOCOL
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_set_up_cap_holds_for_a_script_that_keeps_talking(toys: Toys) -> None:
+    talks = "end = time.monotonic() + 20\nwhile time.monotonic() < end: print('x', flush=True)\n"
+    assert toys.run(talks, setup_cpu_seconds=1).reason is Failure.SETUP_CAP
+
+
+def test_memory_cap(toys: Toys) -> None:
+    grows = "kept = bytearray(600_000_000)\nfor i in range(0, len(kept), 4096): kept[i] = 1\ntime.sleep(20)\n"
+    assert toys.run(grows, memory_bytes=400_000_000).reason is Failure.MEMORY_CAP
+
+
+def test_cpu_time_of_helpers_that_nobody_waits_for_counts(toys: Toys) -> None:
+    script = """
+run = connect_run()
+start(run)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.sched_setaffinity(0, range(os.cpu_count()))
+helpers = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+time.sleep(4)
+for helper in helpers:
+    helper.kill()
+time.sleep(0.3)
+finish(run)
+"""
+    assert toys.run(script).reason is Failure.TOO_MANY_CORES
+
+
+def test_shards_cannot_be_changed_from_inside(toys: Toys, toy: Toy) -> None:
+    script = """
+run = connect_run()
+run._open_stream, keep = (lambda answer: (kept.extend(answer.descriptors), keep(answer))[1]), run._open_stream
+kept = []
+os.close, close = (lambda descriptor: None), os.close
+start(run)
+for descriptor in kept[1:]:
+    for action in (
+        lambda: os.pwrite(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR), b"stolen", 2000),
+        lambda: os.ftruncate(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR), 0),
+    ):
+        try:
+            action()
+            print("changed")
+        except OSError:
+            print("refused")
+finish(run)
+"""
+    before = [(toy.data_dir / "toy" / shard.file).read_bytes() for shard in toy.task.shards]
+    outcome = toys.run(script)
+    assert outcome.state == "JUDGED", outcome.message
+    printed = (toys.referee._plan.folder / "output.txt").read_text()
+    assert printed.split() == ["refused"] * 4
+    assert [(toy.data_dir / "toy" / shard.file).read_bytes() for shard in toy.task.shards] == before
+
+
+def test_a_rank_that_leaves_is_named(toys: Toys) -> None:
+    script = "run = connect_run()\nstart(run)\nif run.rank == 1:\n    sys.exit(0)\ntime.sleep(60)\n"
+    outcome = toys.run(script, "2xcpu-1thread")
+    assert outcome.reason is Failure.NO_WEIGHTS
+    assert "rank 1 ended without calling run.finish" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run._channel.send('log', rows=[{'a': 10**400}])",
+        "run._channel.send('log', rows=[{'\\ud800': 1.0}])",
+        "run._channel.send('log', rows=[{'a' * 5000: 1}])",
+    ],
+)
+def test_strange_log_rows_are_kept_or_refused_but_never_fatal(toys: Toys, line: str) -> None:
+    outcome = toys.run(f"run = connect_run()\nstart(run)\n{line}\nfinish(run)\n")
+    assert outcome.state == "JUDGED", outcome.message
+    assert json.loads(json.dumps(toys.referee.log.rows))
+
+
+def test_log_rows_that_are_too_long_are_an_error_in_the_script(toys: Toys) -> None:
+    outcome = toys.run("run = connect_run()\nstart(run)\nrun.log(**{f'value{i}': i for i in range(200)})\n")
+    assert outcome.reason is Failure.CRASH
+    assert "log fewer values a step" in outcome.message
+
+
+def test_a_child_that_dies_after_its_hello_is_a_crash(toys: Toys) -> None:
+    script = """
+from harness.core.protocol import connect
+connect(0)
+os._exit(7)
+"""
+    outcome = toys.run(script)
+    assert outcome.reason is Failure.CRASH
+    assert "status 7" in outcome.message

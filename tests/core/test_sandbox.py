@@ -86,7 +86,7 @@ def test_there_is_no_network_but_loopback(inside: Inside) -> None:
 
 
 def test_source_and_harness_cannot_be_written(inside: Inside) -> None:
-    targets = [str(inside.source / "x"), str(PACKAGE / "x"), str(Path(sys.prefix) / "x")]
+    targets = [str(inside.source / "x"), str(PACKAGE / "x"), str(Path(sys.prefix) / "lib" / "x")]
     assert inside(f"[tried(lambda: open(p, 'w')) for p in {targets}]") == ["OSError"] * 3
     assert not (PACKAGE / "x").exists()
 

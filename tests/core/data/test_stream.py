@@ -109,3 +109,21 @@ def test_counts_below_one_are_refused(tmp_path: Path, count: int) -> None:
     (stream,), _ = free_streams(tmp_path, [100], 1)
     with pytest.raises(UserError):
         stream.take(count)
+
+
+def test_fewer_tokens_can_be_had_after_the_end_was_met(tmp_path: Path) -> None:
+    (stream,), server = sequential_streams(tmp_path, [100], 1)
+    with pytest.raises(EndOfData):
+        stream.take(100)
+    assert stream.take(99).tolist() == list(range(100))
+    assert server is not None
+    server.close()
+
+
+def test_tokens_taken_count_on_after_a_seek(tmp_path: Path) -> None:
+    (stream,), _ = free_streams(tmp_path, [100], 1)
+    assert isinstance(stream, FreeStream)
+    stream.take(60)
+    stream.seek(0)
+    stream.take(50)
+    assert (stream.position, stream.taken) == (50, 110)
