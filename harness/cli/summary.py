@@ -21,7 +21,10 @@ class Reference:
 
     val_loss: float
     seconds: float
+    cpu_seconds: float
     tokens: int
+    seed: int
+    run_id: str
     machine: str
     machine_digest: str
     submission_digest: str
