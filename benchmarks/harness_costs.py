@@ -44,7 +44,7 @@ from harness.paths import BASELINES, DATA
 from harness.submission import load_submission
 
 BASELINE = BASELINES / "adamw" / "gcide"
-PAIRS, STEPS, WHOLE_RUNS = 16, 80, 5
+PAIRS, STEPS, WHOLE_RUNS = 16, 80, 3
 SPEEDRUN = str(Path(sys.executable).with_name("speedrun"))
 SUBMISSION = load_submission(BASELINE)
 SHARDS = [SUBMISSION.task.data_folder(DATA) / shard.file for shard in SUBMISSION.task.of_split("train")]

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness.core.child import Child, split_cpus
+from harness.core.child import Child, pinned_process, split_cpus
 from harness.core.data.serve import ShardFile, StreamServer, sealed_copy
 from harness.core.failures import Failure, RunFailed
 from harness.core.host import HostCaps, ModelHost
@@ -66,6 +66,7 @@ class Referee:
 
     def _run(self, stack: ExitStack) -> None:
         run_cpus, other_cpus = split_cpus(self._plan.hardware.cores)
+        stack.enter_context(pinned_process(other_cpus))
         builder = stack.enter_context(_closing(self._launch_host("build", other_cpus)))
         self._launch(stack, run_cpus)
         self._enter("LAUNCHED")
