@@ -21,7 +21,7 @@ from harness.core.run import Run
 from harness.core.task import load_task
 from harness.paths import DATA
 
-CALLS, ROUNDS = 2000, 9
+CALLS, ROUNDS = 1000, 9
 
 
 def drained_channel() -> Channel:

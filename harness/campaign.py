@@ -7,7 +7,6 @@ import importlib.metadata
 import secrets
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +20,12 @@ from harness.core.task import HardwareClass
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
 from harness.journal import Journal
-from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
+from harness.machine import Load, Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
 from harness.submission import Submission
 
 SEED_LIMIT = 2**31
-LOAD_SAMPLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,16 +50,18 @@ class Finished:
     rows: list[dict[str, float | None]]
 
 
-def run_once(request: Request, on_event: Callable[[Event], None] = lambda event: None) -> Finished:
-    """Does one run: journal, referee, bundle, journal. A failed or interrupted run is a result too."""
+def run_once(
+    request: Request, on_event: Callable[[Event], None] = lambda event: None, load: Load | None = None
+) -> Finished:
+    """Does one run: journal, referee, bundle, journal. A failed or interrupted run is a result too.
+
+    `load` is what else the machine does, where that was sampled already.
+    """
     submission, task = request.submission, request.submission.task
     methods = submission.methods(request.dropped)
     hparams = submission.hparams(request.settings)
     data_folder = require_prepared(task, request.data_dir)
-    with ThreadPoolExecutor(1) as pool:
-        sampling = pool.submit(sample_load, LOAD_SAMPLE_SECONDS)  # mostly waiting: the rest goes on beside it
-        machine, trust = fingerprint(), probe().level
-        load = sampling.result()
+    machine, trust, load = fingerprint(), probe().level, load or sample_load()
     warnings = warnings_before_run(machine, load, request.hardware, trust)
     for warning in warnings:
         on_event(Event("note", {"text": str(warning)}))
