@@ -37,7 +37,7 @@ DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log r
 
 
 class Referee:
-    """Runs one plan. `rows` are the log rows received; events go to `on_event` as they happen."""
+    """Runs one plan. `log` holds the log rows received; events go to `on_event`, which must return at once."""
 
     def __init__(self, plan: Plan, on_event: Callable[[Event], None] = lambda event: None) -> None:
         self._plan = plan
