@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -23,15 +22,11 @@ def run(
     runs_dir: options.RunsDir = options.RUNS_DIR,
 ) -> None:
     """Run a submission once and judge it."""
-    from harness.machine import sample_load
-
-    with ThreadPoolExecutor(1) as pool:  # the load is sampled while the imports below take their third of a second
-        sampling = pool.submit(sample_load)
-        from harness.campaign import Request, run_once
-        from harness.cli.progress import Progress
-        from harness.cli.summary import print_summary, summary
-        from harness.core.task import hardware_class, load_task
-        from harness.submission import load_submission
+    from harness.campaign import Request, run_once
+    from harness.cli.progress import Progress
+    from harness.cli.summary import print_summary, summary
+    from harness.core.task import hardware_class, load_task
+    from harness.submission import load_submission
 
     if wandb:
         from harness.wandb_mirror import mirror, require_wandb
@@ -44,7 +39,7 @@ def run(
         seed=seed, dropped=drop or [], settings=setting or [],
     )  # fmt: skip
     with Progress(silent=as_json) as progress:
-        finished = run_once(request, progress, sampling.result())
+        finished = run_once(request, progress)
     if as_json:
         output.as_json(summary(finished))
     else:
