@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.core import referee as referee_module
-from harness.core.data.stream import FreeStream
-from harness.core.failures import RunFailed
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.referee import Referee
 from harness.core.task import hardware_class
@@ -105,6 +102,3 @@ class Toys:
 
     def states(self) -> list[str]:
         return [event.values["state"] for event in self.events if event.kind == "state"]
-
-
-__all__ = ["DIGEST", "HONEST", "SPEC", "FreeStream", "RunFailed", "Toys", "replace"]
