@@ -26,6 +26,7 @@ class Failure(StrEnum):
     HOST_PROTOCOL = "model-host-protocol-violation"
     WRONG_SHAPE = "wrong-shape"
     NOT_FINITE = "not-finite"
+    AUDIT = "audit-failed"
     JUDGE_CRASH = "judge-crash"
 
 

@@ -27,6 +27,7 @@ class Plan:
     hparams: Mapping[str, Any]
     batch: int
     length: int
+    dry_steps: int | None = None  # see Context
 
     @property
     def caps(self) -> Caps:
@@ -42,7 +43,9 @@ class Plan:
             document_tokens=tuple(self.task.synthetic.document_tokens),
         )  # fmt: skip
         hardware = self.hardware
-        return Context(facts, self.seed, hardware.devices, hardware.device, dict(self.methods), dict(self.hparams))
+        return Context(
+            facts, self.seed, hardware.devices, hardware.device, dict(self.methods), dict(self.hparams), self.dry_steps
+        )
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Context:
     device: str
     methods: Mapping[str, bool]
     hparams: Mapping[str, Any]
+    dry_steps: int | None = None  # end the run after that many batches; None: an ordinary run
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
