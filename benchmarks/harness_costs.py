@@ -31,13 +31,13 @@ from harness.core.child import split_cpus
 from harness.core.data.serve import ShardFile, StreamServer
 from harness.core.data.shards import open_shard
 from harness.core.data.stream import EndOfData, FreeStream, SequentialStream, Stream
-from harness.core.judge import Windows
 from harness.core.model_host import import_submission
 from harness.core.plan import Event, Plan
 from harness.core.protocol import Context, TaskFacts
 from harness.core.referee import Referee
 from harness.core.run import Settings
 from harness.core.sandbox import probe
+from harness.core.scoring import Windows
 from harness.core.task import hardware_class
 from harness.machine import fingerprint
 from harness.paths import BASELINES, DATA

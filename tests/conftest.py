@@ -40,6 +40,11 @@ document_tokens = [1, 20, 40]
 [evaluation]
 max_length = 128
 max_batch_tokens = 8192
+[audit]
+share = 0.1
+rows = 32
+tolerance = {{ cpu = 0.001 }}
+nats_gained = 0.0005
 {shards}
 [caps.cpu]
 setup_cpu_seconds = 60

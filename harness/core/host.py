@@ -69,9 +69,10 @@ class ModelHost:
         """Loads sealed weights and answers one blank batch: the number of columns of the logits."""
         self._send("load", [weights], batch=batch, length=length)
         self._receive("loaded")
+        answer = self._receive("columns")
         self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
         self._loading = False
-        return self._field(self._receive("columns"), "count", int)
+        return self._field(answer, "count", int)
 
     def share(self, descriptor: int, count: int, columns: int) -> None:
         """Hands over the shared memory of the slots (see slots.py)."""

@@ -3,8 +3,8 @@
     python -m harness.core.judge < job.json
 
 The model host answers logits through shared memory; the judge takes the log-softmax in float32 over every
-column the model has and gathers the targets itself. It prints one JSON line per event: progress, and at the
-end either a judgement or a failure. Two slots keep both busy: the host computes one while this scores the other.
+column the model has and gathers the targets itself (scoring.py). A second host answers altered batches (audits.py).
+It prints one JSON line per event: progress, and at the end either a judgement or a failure.
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from harness.core.audits import AuditReport, ShadowAudit
 from harness.core.data.shards import open_shard
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
 from harness.core.host import HELLO_SECONDS, HostCaps, ModelHost
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
+from harness.core.scoring import SLOTS, Windows, score
 from harness.core.slots import Slots, slot_bytes
-from harness.core.task import load_task
+from harness.core.task import Task, load_task
 from harness.errors import UserError
 from harness.paths import PACKAGE
 
-SLOTS = 2
 OVERDUE_SECONDS = 2 * HELLO_SECONDS
-CHUNK_TOKENS = 2048  # rows of logits scored at once: at 1,024 columns the temporaries stay at 8 MB
+JUDGING_HOSTS = ("host", "shadow")  # each has a scratch folder and an output file of that name
 MAX_COLUMN_FACTOR = 2  # extra vocabulary columns are allowed, up to twice the vocabulary
 
 
@@ -49,8 +52,8 @@ class Job:
     data_folder: str
     split: str
     source: str
-    scratch: str
-    output: str
+    scratch: str  # a folder with one for each of JUDGING_HOSTS
+    output: str  # the folder in which each host's output goes to a file
     trust: str
     context: dict[str, Any]
     weights: int
@@ -71,127 +74,71 @@ class Judgement:
     columns: int
     seconds: float  # with the start of the model host
     scoring_seconds: float  # from the first batch asked for to the last one scored
+    audit_seconds: float  # what the audit took beyond that; the rest of it ran beside the scoring
     host_load_cpu_seconds: float
-
-
-class Answerer(Protocol):
-    """What `score` needs of a model host."""
-
-    def forward(self, slot: int) -> None: ...
-    def wait(self, slot: int) -> None: ...
-
-
-class Windows:
-    """Validation tokens cut into batches of exactly [batch, length]: windows do not overlap.
-
-    Every token but the first (the leading end-of-text) is a target once. The tail is padded with
-    end-of-text; padded positions are not scored.
-    """
-
-    def __init__(self, tokens: np.ndarray, batch: int, length: int, end_of_text: int) -> None:
-        self._tokens = tokens
-        self._shape = (batch, length)
-        self._end_of_text = end_of_text
-        self.scored = len(tokens) - 1
-        self.batches = math.ceil(self.scored / (batch * length))
-
-    def fill(self, index: int, out: np.ndarray) -> None:
-        """Writes the inputs of a batch: int64 [batch, length]."""
-        inputs = self._cut(index, 0)
-        flat = out.reshape(-1)
-        flat[: len(inputs)] = inputs
-        flat[len(inputs) :] = self._end_of_text
-
-    def targets(self, index: int) -> np.ndarray:
-        """The targets of a batch in row order; in the last batch there may be fewer than batch * length."""
-        return self._cut(index, 1)
-
-    def _cut(self, index: int, shift: int) -> np.ndarray:
-        size = self._shape[0] * self._shape[1]
-        start = index * size
-        return self._tokens[start + shift : min(start + size, self.scored) + shift]
-
-
-def nats(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The summed cross-entropy of float32 logits [N, V] against targets [N]; not finite where a row is not."""
-    total = 0.0
-    for start in range(0, len(targets), CHUNK_TOKENS):
-        chunk = logits[start : start + CHUNK_TOKENS]
-        wanted = targets[start : start + CHUNK_TOKENS].astype(np.int64)
-        # Copied first: the host can write to this memory, and must not show one pass another value than the next.
-        shifted = chunk.copy()
-        with np.errstate(invalid="ignore", over="ignore"):
-            shifted -= shifted.max(axis=1, keepdims=True)
-            correct = shifted[np.arange(len(wanted)), wanted]
-            np.exp(shifted, out=shifted)
-            total += float((np.log(shifted.sum(axis=1)) - correct).sum(dtype=np.float64))
-    return total
-
-
-def score(host: Answerer, slots: Slots, windows: Windows, on_batch: Callable[[int], None] = lambda done: None) -> float:
-    """Total nats over all windows. Raises RunFailed."""
-    total = 0.0
-    for index in range(windows.batches + 1):
-        if index < windows.batches:
-            windows.fill(index, slots.tokens[index % SLOTS])
-            host.forward(index % SLOTS)
-        if index == 0:
-            continue
-        done = index - 1
-        host.wait(done % SLOTS)
-        targets = windows.targets(done)
-        logits = slots.logits[done % SLOTS]
-        part = nats(logits.reshape(-1, logits.shape[2])[: len(targets)], targets)
-        if not math.isfinite(part):
-            raise RunFailed(Failure.NOT_FINITE, f"the model's logits are not finite (batch {done})")
-        total += part
-        on_batch(index)
-    return total
+    audit: AuditReport
 
 
 def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
-    """Launches the model host on sealed weights and scores it on one split. Raises RunFailed and UserError."""
+    """Scores sealed weights on one split, and audits the model meanwhile. Raises RunFailed and UserError."""
     began = time.monotonic()
     task = load_task(job.task)
-    context = Context.from_json(job.context)
-    caps = task.caps["cpu" if context.device == "cpu" else "cuda"]
     shards = task.of_split(job.split)
     tokens = np.concatenate([open_shard(Path(job.data_folder) / shard.file, shard) for shard in shards])
-    sandbox = Sandbox(job.trust, Path(job.source), Path(job.scratch), job.threads, context.device != "cpu")
-    host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
-    host = ModelHost(sandbox, context, host_caps, Path(job.output), job.cpus)
-    try:
-        host.build()
-        columns = host.load(job.weights, job.batch, job.length)
-        vocabulary = task.tokenizer.vocab_size
-        if not vocabulary <= columns <= MAX_COLUMN_FACTOR * vocabulary:
-            raise RunFailed(
-                Failure.WRONG_SHAPE,
-                f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
-                f"{MAX_COLUMN_FACTOR} times as many are allowed",
-            )
-        descriptor = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, SLOTS * slot_bytes(job.batch, job.length, columns))
-        # A host that could shrink it would make reading it fatal.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-        slots = Slots(descriptor, SLOTS, job.batch, job.length, columns)
-        host.share(descriptor, SLOTS, columns)
-        windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
+    windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
+    with ExitStack() as stack:
+        host = stack.enter_context(closing(_launch(job, task, JUDGING_HOSTS[0], job.cpus)))
+        # On the judge's own cores: it works while the scoring goes on.
+        shadow = stack.enter_context(closing(_launch(job, task, JUDGING_HOSTS[1], sorted(os.sched_getaffinity(0)))))
+        slots = _load(host, job, task, SLOTS)
+        shadow_slots = _load(shadow, job, task, 1)
+        tolerance = task.audit.tolerance["cpu" if job.context["device"] == "cpu" else "cuda"]
+        audit = ShadowAudit(task.audit, tolerance, shadow, shadow_slots, windows, secrets.randbelow(2**31))
         scoring_began = time.monotonic()
-        total = score(host, slots, windows, lambda done: on_batch(done, windows.batches))
-        scoring_seconds = time.monotonic() - scoring_began
-    finally:
-        host.close()
+        total = score(host, slots, windows, audit.order, audit, lambda done: on_batch(done, windows.batches))
+        scored = time.monotonic()
+        report = audit.conclude()
     text_bytes = sum(shard.text_bytes for shard in shards)
     return Judgement(
         val_loss=total / windows.scored,
         bits_per_byte=total / math.log(2) / text_bytes,
         tokens=windows.scored,
-        columns=columns,
+        columns=slots.logits[0].shape[2],
         seconds=round(time.monotonic() - began, 3),
-        scoring_seconds=round(scoring_seconds, 3),
+        scoring_seconds=round(scored - scoring_began, 3),
+        audit_seconds=round(time.monotonic() - scored, 3),
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
+        audit=report,
     )
+
+
+def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
+    context = Context.from_json(job.context)
+    caps = task.caps["cpu" if context.device == "cpu" else "cuda"]
+    scratch = Path(job.scratch) / purpose
+    sandbox = Sandbox(job.trust, Path(job.source), scratch, job.threads, context.device != "cpu")
+    host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
+    return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus)
+
+
+def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:
+    """Builds and loads the model, and shares as many slots with its host."""
+    host.build()
+    columns = host.load(job.weights, job.batch, job.length)
+    vocabulary = task.tokenizer.vocab_size
+    if not vocabulary <= columns <= MAX_COLUMN_FACTOR * vocabulary:
+        raise RunFailed(
+            Failure.WRONG_SHAPE,
+            f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
+            f"{MAX_COLUMN_FACTOR} times as many are allowed",
+        )
+    descriptor = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, count * slot_bytes(job.batch, job.length, columns))
+    # A host that could shrink it would make reading it fatal.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    slots = Slots(descriptor, count, job.batch, job.length, columns)
+    host.share(descriptor, count, columns)
+    return slots
 
 
 def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:

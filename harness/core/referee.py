@@ -21,7 +21,7 @@ from harness.core.child import Child, pinned_process, split_cpus
 from harness.core.data.serve import ShardFile, StreamServer, sealed_copy
 from harness.core.failures import Failure, RunFailed
 from harness.core.host import HostCaps, ModelHost
-from harness.core.judge import Job, ask_judge
+from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
@@ -322,10 +322,12 @@ class Referee:
 
     def _judge(self, weights: WeightsFile, cpus: Sequence[int]) -> None:
         plan = self._plan
-        scratch = _new_folder(plan.folder / "scratch" / "host")
+        scratch = plan.folder / "scratch"
+        for purpose in JUDGING_HOSTS:
+            _new_folder(scratch / purpose)
         job = Job(
             task=str(plan.task.path), data_folder=str(plan.data_folder), split="validation",
-            source=str(plan.source), scratch=str(scratch), output=str(plan.folder / "host.txt"),
+            source=str(plan.source), scratch=str(scratch), output=str(plan.folder),
             trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
             batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(cpus), referee=os.getpid(),
         )  # fmt: skip

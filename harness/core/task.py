@@ -83,6 +83,19 @@ class Synthetic(Strict):
     document_tokens: list[int] = Field(min_length=2)
 
 
+class Audit(Strict):
+    """What the audit of audits.py asks for and tolerates.
+
+    `share` of the batches and at least `rows` rows are audited. `tolerance` is the largest difference of a logit
+    that rounding explains, by device; `nats_gained` the mean nats a token that no honest model gains.
+    """
+
+    share: float = Field(gt=0, le=1)
+    rows: int = Field(gt=0)
+    tolerance: dict[Literal["cpu", "cuda"], float]
+    nats_gained: float = Field(gt=0)
+
+
 class Caps(Strict):
     """Hard limits of one run. Seconds are wall-clock unless the name says CPU."""
 
@@ -112,6 +125,7 @@ class Task(Strict):
     shards: list[Shard]
     synthetic: Synthetic
     evaluation: Evaluation
+    audit: Audit
     caps: dict[Literal["cpu", "cuda"], Caps]
     path: Path = Field(exclude=True)
     digest: str = Field(exclude=True)
@@ -125,6 +139,8 @@ class Task(Strict):
         for split in ("train", "validation"):
             if not self.of_split(split):
                 raise ValueError(f"shards has no entry with split = {split!r}")
+        if set(self.audit.tolerance) != set(self.caps):
+            raise ValueError("audit.tolerance must name the devices that caps names")
         return self
 
     def of_split(self, split: str) -> list[Shard]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core.failures import Failure, RunFailed
-from harness.core.judge import SLOTS, Windows, nats, score
+from harness.core.scoring import SLOTS, Windows, nats, score
 from harness.core.slots import Slots, slot_bytes
 
 
@@ -71,7 +71,7 @@ def judged(columns: int, value: float) -> float:
     os.ftruncate(descriptor, SLOTS * slot_bytes(3, 7, columns))
     slots = Slots(descriptor, SLOTS, 3, 7, columns)
     windows = Windows(tokens, 3, 7, 0)
-    total = score(ToyHost(slots, columns, value), slots, windows)
+    total = score(ToyHost(slots, columns, value), slots, windows, range(windows.batches))
     return total / windows.scored
 
 

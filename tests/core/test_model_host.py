@@ -12,7 +12,7 @@ import torch
 
 from harness.core import weights
 from harness.core.failures import Failure, RunFailed
-from harness.core.judge import Job, Judgement, judge
+from harness.core.judge import JUDGING_HOSTS, Job, Judgement, judge
 from harness.core.protocol import Context, TaskFacts
 from harness.core.sandbox import probe
 from harness.core.weights import WeightsFile
@@ -45,7 +45,8 @@ class Judged:
     def __call__(self, script: str = MODEL, table: torch.Tensor | None = None, **caps: float) -> Judgement:
         source, scratch = self._folder / "source", self._folder / "scratch"
         source.mkdir(exist_ok=True)
-        scratch.mkdir(exist_ok=True)
+        for purpose in JUDGING_HOSTS:
+            (scratch / purpose).mkdir(parents=True, exist_ok=True)
         (source / "train.py").write_text(script)
         values = torch.zeros(64, 64) if table is None else table
         model = torch.nn.Module()
@@ -67,7 +68,7 @@ class Judged:
         context = Context(facts, 3, 1, "cpu", {}, {})
         job = Job(
             task=str(path), data_folder=str(task.data_folder(self._toy.data_dir)), split="validation",
-            source=str(source), scratch=str(scratch), output=str(self._folder / "host.txt"), trust=probe().level,
+            source=str(source), scratch=str(scratch), output=str(self._folder), trust=probe().level,
             context=context.to_json(), weights=file.descriptor, batch=4, length=16, threads=1, cpus=[0],
             referee=os.getpid(),
         )  # fmt: skip
