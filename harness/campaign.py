@@ -6,7 +6,8 @@ import hashlib
 import importlib.metadata
 import secrets
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from harness.journal import Journal
 from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
-from harness.submission import Submission
+from harness.submission import Submission, Value
 
 SEED_LIMIT = 2**31
 # Longer would lengthen every start; work of our own beside it, imports say, would pass for that of others.
@@ -73,6 +74,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
         trust=trust, seed=seed, methods=methods, hparams=hparams,
         batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
+        compiled=_compiled_folder(request, methods, hparams),
     )  # fmt: skip
     journal = Journal(request.runs_dir / "journal.jsonl")
     journal.start(run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name)
@@ -101,6 +103,20 @@ def _make_run_folder(runs_dir: Path, run_id: str) -> Path:
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", "choose a folder you can write to: --runs-dir") from None
     return folder.resolve()
+
+
+def _compiled_folder(request: Request, methods: Mapping[str, bool], hparams: Mapping[str, Value]) -> Path | None:
+    """Where the compile cache of a submission with these settings lies, or is to be filled.
+
+    Settings change what is compiled. A cache that stayed empty says that nothing is compiled with these methods,
+    so that tuning, which changes hyperparameters all the time, pays for one set-up-only launch.
+    """
+    if request.submission.task.caps[request.hardware.device].compile_cpu_seconds == 0:
+        return None
+    stands_on = [request.submission.digest, request.hardware.name, sys.executable, sorted(_packages().items())]
+    base = request.runs_dir.resolve() / "compiled" / _digest(repr([*stands_on, sorted(methods.items())]))[:16]
+    empty = [folder for folder in sorted(base.glob("*")) if not any(folder.iterdir())]
+    return empty[0] if empty else base / _digest(repr(sorted(hparams.items())))[:16]
 
 
 def _warnings_after(outcome: Outcome, plan: Plan, swapped_bytes: int) -> list[MachineWarning]:

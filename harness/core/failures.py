@@ -23,6 +23,7 @@ class Failure(StrEnum):
     HOST_CRASH = "model-host-crash"
     HOST_TIMEOUT = "model-host-timeout"
     HOST_LOAD_CAP = "model-host-load-cap"
+    HOST_ANSWER_CAP = "model-host-answer-cap"
     HOST_PROTOCOL = "model-host-protocol-violation"
     WRONG_SHAPE = "wrong-shape"
     NOT_FINITE = "not-finite"

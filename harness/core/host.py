@@ -23,7 +23,11 @@ OUTPUT_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class HostCaps:
-    """CPU seconds from the hello until the weights are loaded, and wall seconds for everything together."""
+    """CPU seconds from the hello until the first (blank) batch is answered, and wall seconds for everything together.
+
+    No later batch may take more CPU than the blank one plus the same seconds. Training in bursts stops there;
+    training a little with every batch changes answers from batch to batch, which the audit finds.
+    """
 
     load_cpu_seconds: float
     seconds: float
@@ -42,7 +46,7 @@ class ModelHost:
         self._listener = Listener()
         self._channel: Channel | None = None
         self._loading = False
-        self._cpu_before = 0.0
+        self._cpu_before = self._cpu_seconds = self._blank_cpu_seconds = 0.0
         self.load_cpu_seconds = 0.0
         command = sandbox.command([sys.executable, "-P", "-m", "harness.core.model_host"], self._listener)
         environment = sandbox.environment(self._listener)
@@ -69,8 +73,11 @@ class ModelHost:
         """Loads sealed weights and answers one blank batch: the number of columns of the logits."""
         self._send("load", [weights], batch=batch, length=length)
         self._receive("loaded")
+        loaded = self._child.cpu_seconds()
         answer = self._receive("columns")
-        self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
+        self._cpu_seconds = self._child.cpu_seconds()
+        self._blank_cpu_seconds = self._cpu_seconds - loaded
+        self.load_cpu_seconds = self._cpu_seconds - self._cpu_before
         self._loading = False
         return self._field(answer, "count", int)
 
@@ -86,6 +93,14 @@ class ModelHost:
         """Waits until the host says that a slot is done."""
         if self._field(self._receive("done"), "slot", int) != slot:
             raise RunFailed(Failure.HOST_PROTOCOL, "the model host answered for another batch")
+        before, self._cpu_seconds = self._cpu_seconds, self._child.cpu_seconds()
+        spent, cap = self._cpu_seconds - before, self._blank_cpu_seconds + self._caps.load_cpu_seconds
+        if spent > cap:
+            raise RunFailed(
+                Failure.HOST_ANSWER_CAP,
+                f"the model took {spent:.1f} s of CPU for one batch; the blank batch took "
+                f"{self._blank_cpu_seconds:.1f} s, and at most {self._caps.load_cpu_seconds:.0f} s more are allowed",
+            )
 
     def close(self) -> None:
         """Ends the host and everything it started."""
@@ -148,7 +163,7 @@ class ModelHost:
             )
         cap = self._caps.load_cpu_seconds
         if self._loading and self._child.cpu_seconds() - self._cpu_before > cap:
-            raise RunFailed(Failure.HOST_LOAD_CAP, f"building and loading the model took over {cap:.0f} s of CPU")
+            raise RunFailed(Failure.HOST_LOAD_CAP, f"building, loading and a first batch took over {cap:.0f} s of CPU")
 
     def _field(self, message: Message, name: str, kind: type) -> Any:
         try:

@@ -28,6 +28,7 @@ class Plan:
     batch: int
     length: int
     dry_steps: int | None = None  # see Context
+    compiled: Path | None = None  # folder of the compile cache, filled when it is not there; None: nothing is kept
 
     @property
     def caps(self) -> Caps:

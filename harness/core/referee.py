@@ -1,8 +1,8 @@
 """The referee: launches a run, owns the clock, hands out the data, seals the weights, asks the judge.
 
-States: LAUNCHED, READY, RUNNING, FINISHED, JUDGED, or FAILED with a reason. The clock is
-`time.monotonic_ns` of this process, from the act that releases the data to the seal of the weights. The
-referee returns events and an outcome; it writes no history.
+States: COMPILING (only the first time), LAUNCHED, READY, RUNNING, FINISHED, JUDGED, or FAILED with a reason.
+The clock is `time.monotonic_ns` of this process, from the act that releases the data to the seal of the
+weights. The referee returns events and an outcome; it writes no history.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from harness.core.child import Child, pinned_process, split_cpus
-from harness.core.data.serve import ShardFile, StreamServer, sealed_copy
+from harness.core.data.serve import StreamServer, open_training
 from harness.core.failures import Failure, RunFailed
 from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
@@ -26,7 +26,7 @@ from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
-from harness.core.weights import WeightsError, WeightsFile
+from harness.core.weights import TensorSpec, WeightsError, WeightsFile
 
 CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
 CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
@@ -48,6 +48,7 @@ class Referee:
         self._deadline = float("inf")
         self._next_check = 0.0
         self._setting_up = True
+        self._setup_cap = plan.caps.setup_cpu_seconds
         self._violation: str | None = None
 
     def run(self) -> Outcome:
@@ -65,12 +66,18 @@ class Referee:
         return self.outcome
 
     def _run(self, stack: ExitStack) -> None:
-        run_cpus, other_cpus = split_cpus(self._plan.hardware.cores)
+        plan = self._plan
+        run_cpus, other_cpus = split_cpus(plan.hardware.cores)
         stack.enter_context(pinned_process(other_cpus))
-        builder = stack.enter_context(_closing(self._launch_host("build", other_cpus)))
-        self._launch(stack, run_cpus)
+        self._setup_cap = plan.caps.setup_cpu_seconds
+        if plan.compiled is None:
+            self._setup_cap += plan.caps.compile_cpu_seconds
+        elif not plan.compiled.is_dir():
+            self._compile(plan.compiled, run_cpus)
+        builder = stack.enter_context(closing(self._launch_host("build", other_cpus)))
+        self._launch(stack, "run", run_cpus)
         self._enter("LAUNCHED")
-        self._shards = self._open_shards(stack)
+        self._shards = open_training(stack, plan.task, plan.data_folder)
         self._connect()
         self._await("ready")
         self._enter("READY")
@@ -86,11 +93,34 @@ class Referee:
 
     # Launch
 
-    def _launch(self, stack: ExitStack, cpus: Sequence[int]) -> None:
+    def _compile(self, compiled: Path, cpus: Sequence[int]) -> None:
+        """Fills the compile cache: the script up to `run.start`, then a model host with a blank batch.
+
+        Neither sees data, so the cache cannot hold any. Every later process gets a copy that is thrown away.
+        """
         plan = self._plan
-        scratch = _new_folder(plan.folder / "scratch" / "run")
+        setup_cap, self._setup_cap = self._setup_cap, plan.caps.compile_cpu_seconds
+        self._enter("COMPILING")
+        with ExitStack() as stack:
+            self._launch(stack, "compile", cpus)
+            self._connect()
+            self._await("ready")
+        scratch = plan.folder / "scratch"
+        (scratch / "compile-host").mkdir()
+        (scratch / "compile" / "cache").rename(scratch / "compile-host" / "cache")
+        with closing(self._launch_host("compile-host", cpus, plan.caps.compile_cpu_seconds)) as host:
+            specs, _ = host.build()
+            with closing(self._weights_file(specs)) as blank:
+                host.load(blank.descriptor, plan.batch, plan.length)
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        (scratch / "compile-host" / "cache").rename(compiled)
+        self._setup_cap = setup_cap
+
+    def _launch(self, stack: ExitStack, purpose: str, cpus: Sequence[int]) -> None:
+        plan = self._plan
+        scratch = self._scratch(purpose)
         sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
-        self._listener = stack.enter_context(_closing(Listener()))
+        self._listener = stack.enter_context(closing(Listener()))
         devices = plan.hardware.devices
         script = str(plan.source / "train.py")
         command = [sys.executable, script]
@@ -107,38 +137,33 @@ class Referee:
             sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
             plan.folder / "output.txt", plan.caps.output_bytes, cpus,
         )  # fmt: skip
-        stack.enter_context(_closing(self._child))
+        stack.enter_context(closing(self._child))
         stack.callback(self._note_output)
-        self._ranks = stack.enter_context(_closing(Ranks(devices, self.log)))
+        self._ranks = stack.enter_context(closing(Ranks(devices, self.log)))
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._selector.register(self._child.output_descriptor, selectors.EVENT_READ, "output")
         self._selector.register(self._child.exit_descriptor, selectors.EVENT_READ, "exit")
-        self._deadline = self._launched + plan.caps.timeout_seconds
-
-    def _open_shards(self, stack: ExitStack) -> list[ShardFile]:
-        """The training shards, while the script sets up: files to serve from, or sealed copies to hand out.
-
-        Copies, because whoever holds an open file of ours can open it again for writing through /proc.
-        """
-        files = []
-        for shard in self._plan.task.of_split("train"):
-            path = self._plan.data_folder / shard.file
-            if self._plan.task.order == "sequential":
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            else:
-                descriptor = sealed_copy(path, shard)
-            stack.callback(os.close, descriptor)
-            files.append(ShardFile(descriptor, shard.tokens))
-        return files
+        self._deadline = time.monotonic() + plan.caps.timeout_seconds
 
     def _note_output(self) -> None:
         self.outcome.output_truncated = self._child.output_truncated
 
-    def _launch_host(self, purpose: str, cpus: Sequence[int]) -> ModelHost:
+    def _scratch(self, purpose: str) -> Path:
+        """The scratch folder of one process, with its own copy of the compile cache."""
+        folder = self._plan.folder / "scratch" / purpose
+        folder.mkdir(parents=True, exist_ok=True)
+        compiled = self._plan.compiled
+        if compiled is not None and compiled.is_dir():
+            shutil.copytree(compiled, folder / "cache")
+        else:
+            (folder / "cache").mkdir(exist_ok=True)
+        return folder
+
+    def _launch_host(self, purpose: str, cpus: Sequence[int], load_cpu_seconds: float | None = None) -> ModelHost:
         plan = self._plan
-        scratch = _new_folder(plan.folder / "scratch" / purpose)
+        scratch = self._scratch(purpose)
         sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
-        caps = HostCaps(plan.caps.host_load_cpu_seconds, plan.caps.timeout_seconds)
+        caps = HostCaps(load_cpu_seconds or plan.caps.host_load_cpu_seconds, plan.caps.timeout_seconds)
         return ModelHost(sandbox, plan.context(), caps, plan.folder / f"{purpose}.txt", cpus)
 
     def _threads(self) -> int:
@@ -167,11 +192,7 @@ class Referee:
         """The weights at the start must be those that a fresh process builds from the same seed."""
         specs, digest = builder.build()
         self._ranks.check_start(specs, digest)
-        try:
-            weights = WeightsFile(specs, self._plan.caps.weights_bytes)
-        except WeightsError as error:
-            raise RunFailed(Failure.WEIGHTS_CAP, str(error)) from None
-        stack.enter_context(_closing(weights))
+        weights = stack.enter_context(closing(self._weights_file(specs)))
         self._check_caps()
         self._setting_up = False
         self.outcome.setup_cpu_seconds = round(self._child.cpu_seconds(), 3)
@@ -179,11 +200,17 @@ class Referee:
         self.outcome.weights_bytes = weights.size
         return weights
 
+    def _weights_file(self, specs: list[TensorSpec]) -> WeightsFile:
+        try:
+            return WeightsFile(specs, self._plan.caps.weights_bytes)
+        except WeightsError as error:
+            raise RunFailed(Failure.WEIGHTS_CAP, str(error)) from None
+
     def _release(self, stack: ExitStack, weights: WeightsFile) -> None:
         """The one act that starts the clock is sending the shards, or the stream they are served on."""
         self._server: StreamServer | None = None
         if self._plan.task.order == "sequential":
-            self._server = stack.enter_context(_closing(StreamServer(self._shards, len(self._ranks), self._violate)))
+            self._server = stack.enter_context(closing(StreamServer(self._shards, len(self._ranks), self._violate)))
             self._server.start()
             shared = [[end.fileno()] for end in self._server.child_ends]
         else:
@@ -305,13 +332,10 @@ class Referee:
         if left is not None:
             call = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
             raise RunFailed(Failure.NO_WEIGHTS, f"rank {left} ended without calling {call}; others still run")
-        setup_cap = caps.setup_cpu_seconds + caps.compile_cpu_seconds
         cpu_seconds = self._child.cpu_seconds()  # looked at while it runs too, so that no helper's time is lost
-        if self._setting_up and cpu_seconds > setup_cap * self._plan.hardware.devices:
-            raise RunFailed(
-                Failure.SETUP_CAP,
-                f"set-up and compilation used more than {setup_cap:.0f} s of CPU per process",
-            )
+        if self._setting_up and cpu_seconds > self._setup_cap * self._plan.hardware.devices:
+            what = "compilation before the run" if self.outcome.state == "COMPILING" else "set-up before run.start"
+            raise RunFailed(Failure.SETUP_CAP, f"{what} used more than {self._setup_cap:.0f} s of CPU per process")
         if self._child.memory_bytes() > caps.memory_bytes:
             raise RunFailed(Failure.MEMORY_CAP, f"the run took more than {caps.memory_bytes:,} bytes of memory")
 
@@ -322,12 +346,11 @@ class Referee:
 
     def _judge(self, weights: WeightsFile, cpus: Sequence[int]) -> None:
         plan = self._plan
-        scratch = plan.folder / "scratch"
         for purpose in JUDGING_HOSTS:
-            _new_folder(scratch / purpose)
+            self._scratch(purpose)
         job = Job(
             task=str(plan.task.path), data_folder=str(plan.data_folder), split="validation",
-            source=str(plan.source), scratch=str(scratch), output=str(plan.folder),
+            source=str(plan.source), scratch=str(plan.folder / "scratch"), output=str(plan.folder),
             trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
             batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(cpus), referee=os.getpid(),
         )  # fmt: skip
@@ -347,24 +370,6 @@ class Referee:
         self.outcome.reason = reason
         self.outcome.message = message
         self._enter("FAILED")
-
-
-class _closing:
-    """contextlib.closing without its type variable: close() at the end."""
-
-    def __init__(self, thing: Any) -> None:
-        self._thing = thing
-
-    def __enter__(self) -> Any:
-        return self._thing
-
-    def __exit__(self, *_: object) -> None:
-        self._thing.close()
-
-
-def _new_folder(path: Path) -> Path:
-    path.mkdir(parents=True)
-    return path
 
 
 def _suspended() -> float:

@@ -61,6 +61,9 @@ class FakeHost:
     def build(self) -> tuple[list[TensorSpec], str]:
         return [SPEC], DIGEST
 
+    def load(self, weights: int, batch: int, length: int) -> int:
+        return 64
+
     def close(self) -> None:
         pass
 
@@ -78,6 +81,7 @@ class Toys:
         self._trust = trust
         self._count = 0
         self.events: list[Event] = []
+        self.compiled: Path | None = None
         monkeypatch.setattr(Referee, "_launch_host", lambda *_: FakeHost())
         monkeypatch.setattr(referee_module, "ask_judge", fake_judgement)
 
@@ -92,7 +96,7 @@ class Toys:
         return Plan(
             task=task, hardware=hardware_class(hardware), source=folder / "source",
             data_folder=task.data_folder(self._toy.data_dir), folder=folder, trust=self._trust, seed=7,
-            methods={}, hparams={}, batch=4, length=16,
+            methods={}, hparams={}, batch=4, length=16, compiled=self.compiled,
         )  # fmt: skip
 
     def run(self, script: str, hardware: str = "cpu-1thread", **caps: Any) -> Outcome:

@@ -12,16 +12,18 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.data.shards import HEADER_BYTES
 from harness.core.data.stream import END, REQUEST
-from harness.core.task import Shard
+from harness.core.task import Shard, Task
 from harness.errors import UserError
 
 TOKEN_BYTES = 2
 COPY_BYTES = 1 << 20
+PRE_READ_BYTES = 4 << 30  # two billion tokens: more than a run of the longest task reads
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,33 @@ def sealed_copy(path: Path, shard: Shard) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
+
+
+def open_training(stack: ExitStack, task: Task, folder: Path) -> list[ShardFile]:
+    """The training shards in stream order: files to serve from, or sealed copies to hand out. `stack` closes them.
+
+    Copies, because whoever holds an open file of ours can open it again for writing through /proc. Files are read
+    through once, up to PRE_READ_BYTES, so that no run finds the disk colder than the one it is compared with.
+    """
+    files = []
+    room = PRE_READ_BYTES
+    for shard in task.of_split("train"):
+        path = folder / shard.file
+        if task.order == "sequential":
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            room -= _pre_read(descriptor, room)
+        else:
+            descriptor = sealed_copy(path, shard)
+        stack.callback(os.close, descriptor)
+        files.append(ShardFile(descriptor, shard.tokens))
+    return files
+
+
+def _pre_read(descriptor: int, limit: int) -> int:
+    done = 0
+    while done < limit and (block := os.pread(descriptor, COPY_BYTES, done)):
+        done += len(block)
+    return done
 
 
 class StreamServer:
