@@ -96,7 +96,9 @@ def make_toy(folder: Path, order: str = "free", timeout: float = 60) -> Toy:
     data = folder / "data" / "toy"
     data.mkdir(parents=True)
     shards = ""
-    for index, (split, count) in enumerate([("train", 30_000), ("train", 20_001), ("validation", 3_000)]):
+    for index, (split, count) in enumerate(
+        [("train", 30_000), ("train", 20_001), ("validation", 3_000), ("holdout", 2_000)]
+    ):
         file = f"toy_{split}_{index:06d}.bin"
         write_shard(data / file, markov_tokens(count, seed=index))
         sha256 = hashlib.sha256((data / file).read_bytes()).hexdigest()

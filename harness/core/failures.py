@@ -16,6 +16,7 @@ class Failure(StrEnum):
     WEIGHTS_CHANGED = "weights-changed-before-start"
     WEIGHTS_CAP = "weights-cap"
     WEIGHTS_MAPPED = "weights-still-mapped"
+    WEIGHTS_HOLD_DATA = "weights-hold-data"
     NO_WEIGHTS = "no-weights"
     PROTOCOL = "protocol-violation"
     INTERRUPTED = "interrupted"

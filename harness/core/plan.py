@@ -28,6 +28,7 @@ class Plan:
     batch: int
     length: int
     dry_steps: int | None = None  # see Context
+    judge_holdout: bool = False  # judge the holdout split too: once per record, its gap is reported
     compiled: Path | None = None  # folder of the compile cache, filled when it is not there; None: nothing is kept
 
     @property
@@ -77,4 +78,5 @@ class Outcome:
     suspended_seconds: float = 0.0
     consulted: list[str] = field(default_factory=list)
     judgement: dict[str, Any] | None = None
+    holdout: dict[str, Any] | None = None
     output_truncated: bool = False

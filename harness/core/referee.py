@@ -20,12 +20,14 @@ from typing import Any
 from harness.core.child import Child, pinned_process, split_cpus
 from harness.core.data.serve import StreamServer, open_training
 from harness.core.failures import Failure, RunFailed
+from harness.core.held_data import tensors_holding_tokens
 from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
+from harness.core.task import Split
 from harness.core.weights import TensorSpec, WeightsError, WeightsFile
 
 CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
@@ -88,7 +90,10 @@ class Referee:
         self._seal(weights)
         self._child.close()
         self._enter("FINISHED")
-        self._judge(weights, run_cpus)
+        self._check_held_data(weights)
+        self.outcome.judgement = self._judge(weights, run_cpus, "validation")
+        if plan.judge_holdout:
+            self.outcome.holdout = self._judge(weights, run_cpus, "holdout")
         self._enter("JUDGED")
 
     # Launch
@@ -154,7 +159,7 @@ class Referee:
         folder.mkdir(parents=True, exist_ok=True)
         compiled = self._plan.compiled
         if compiled is not None and compiled.is_dir():
-            shutil.copytree(compiled, folder / "cache")
+            shutil.copytree(compiled, folder / "cache", dirs_exist_ok=True)
         else:
             (folder / "cache").mkdir(exist_ok=True)
         return folder
@@ -259,6 +264,15 @@ class Referee:
                 Failure.SUSPENDED, f"the machine slept for {outcome.suspended_seconds:.1f} s during the run"
             )
 
+    def _check_held_data(self, weights: WeightsFile) -> None:
+        held = tensors_holding_tokens(weights, self._shards)
+        if held:
+            raise RunFailed(
+                Failure.WEIGHTS_HOLD_DATA,
+                f"the exported tensors {', '.join(held[:3])} hold stretches of the training data; a model may learn "
+                "the corpus, but not carry it along",
+            )
+
     def _drain(self) -> None:
         """Takes the last log rows; a run that does not hand them in only loses them."""
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -344,17 +358,17 @@ class Referee:
 
     # Judging
 
-    def _judge(self, weights: WeightsFile, cpus: Sequence[int]) -> None:
+    def _judge(self, weights: WeightsFile, cpus: Sequence[int], split: Split) -> dict[str, Any]:
         plan = self._plan
         for purpose in JUDGING_HOSTS:
             self._scratch(purpose)
         job = Job(
-            task=str(plan.task.path), data_folder=str(plan.data_folder), split="validation",
+            task=str(plan.task.path), data_folder=str(plan.data_folder), split=split,
             source=str(plan.source), scratch=str(plan.folder / "scratch"), output=str(plan.folder),
             trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
             batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(cpus), referee=os.getpid(),
         )  # fmt: skip
-        self.outcome.judgement = ask_judge(job, plan.caps.judging_seconds, self._judging)
+        return ask_judge(job, plan.caps.judging_seconds, self._judging)
 
     def _judging(self, done: int, batches: int) -> None:
         self._on_event(Event("judging", {"batch": done, "batches": batches}))

@@ -87,6 +87,7 @@ class WeightsFile:
 
     def __init__(self, specs: list[TensorSpec], max_bytes: int) -> None:
         """Raises WeightsError for weights larger than `max_bytes`."""
+        self.specs = specs
         self.header, _ = layout(specs)
         self.size = len(self.header) + sum(spec.bytes for spec in specs)
         if self.size > max_bytes:
