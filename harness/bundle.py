@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class RunRecord(BaseModel):
     submission: str
     title: str
     seed: int
+    seed_drawn: bool = True  # by the referee; evidence needs that
     methods: dict[str, bool]
     hparams: dict[str, Any]
     consulted: list[str]
@@ -49,6 +51,7 @@ class RunRecord(BaseModel):
     times: dict[str, float]
     suspended_seconds: float
     judgement: dict[str, Any] | None
+    holdout: dict[str, Any] | None = None  # the judgement on the holdout split, where it was asked for
     weights_bytes: int | None
     log_rows: int
     log_rows_dropped: int
@@ -58,6 +61,7 @@ class RunRecord(BaseModel):
     machine: dict[str, Any]
     packages: dict[str, str]
     commit: str | None
+    review: list[dict[str, str]] = []  # what a person should look at: harness/review.py
     warnings: list[dict[str, str]]
 
     @property
@@ -106,6 +110,17 @@ def read_record(path: Path) -> RunRecord:
         raise UserError(f"{path}: {error.strerror}", "give a run folder that holds a run.json") from None
     except ValidationError as error:
         raise describe_validation(error, path, "it was not written by this version of the harness") from None
+
+
+def finished_runs(runs_dir: Path, task: str) -> Iterator[RunRecord]:
+    """The records of a task's runs in a folder, newest first; what cannot be read is left out."""
+    for path in sorted(runs_dir.glob(f"*-{task}-*/run.json"), reverse=True):
+        try:
+            record = read_record(path)
+        except UserError:
+            continue
+        if record.task == task:
+            yield record
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.bundle import RunRecord, log_text, write_bundle
+from harness.bundle import RunRecord, finished_runs, log_text, write_bundle
 from harness.core.data.prepare import require_prepared
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.referee import Referee
@@ -24,6 +24,7 @@ from harness.journal import Journal
 from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
+from harness.review import loss_prefix, read_band, review
 from harness.submission import Submission, Value
 
 SEED_LIMIT = 2**31
@@ -42,6 +43,7 @@ class Request:
     seed: int | None = None
     dropped: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
+    judge_holdout: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
         trust=trust, seed=seed, methods=methods, hparams=hparams,
         batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
-        compiled=_compiled_folder(request, methods, hparams),
+        judge_holdout=request.judge_holdout, compiled=_compiled_folder(request, methods, hparams),
     )  # fmt: skip
     journal = Journal(request.runs_dir / "journal.jsonl")
     journal.start(run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name)
@@ -84,6 +86,8 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         outcome = referee.run()
         warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
         record = _record(run_id, started, request, plan, referee, machine, warnings)
+        flags = review(record, finished_runs(request.runs_dir, task.name), read_band(task.name))
+        record.review = [asdict(flag) for flag in flags]
         write_bundle(folder, record, referee.log.rows)
         digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
     except BaseException as error:
@@ -151,6 +155,7 @@ def _record(
         submission=submission.name,
         title=submission.manifest.title,
         seed=plan.seed,
+        seed_drawn=request.seed is None,
         methods=dict(plan.methods),
         hparams=dict(plan.hparams),
         consulted=outcome.consulted,
@@ -168,6 +173,7 @@ def _record(
         times=outcome.times,
         suspended_seconds=outcome.suspended_seconds,
         judgement=outcome.judgement,
+        holdout=outcome.holdout,
         weights_bytes=outcome.weights_bytes,
         log_rows=len(referee.log.rows),
         log_rows_dropped=referee.log.dropped,
@@ -181,6 +187,7 @@ def _record(
             "machine": machine.digest,
             "start_weights": outcome.start_digest,
             "weights": outcome.weights_digest,
+            "loss_prefix": loss_prefix(referee.log.rows),
             "log": _digest(log_text(referee.log.rows)),
             "output": hashlib.sha256((plan.folder / "output.txt").read_bytes()).hexdigest(),
         },

@@ -55,6 +55,7 @@ def summary(finished: Finished) -> dict[str, Any]:
         "seconds": record.seconds,
         "tokens": record.tokens,
         "trust": record.trust,
+        "review": record.review,
         "run_id": record.run_id,
         "bundle": str(finished.folder),
     }
@@ -75,6 +76,8 @@ def print_summary(finished: Finished, submission: Path) -> None:
     output.line(f"{'bundle':<16} {finished.folder}")
     for warning in record.warnings:
         output.warn(f"warning: {warning['text']}; remedy: {warning['remedy']}")
+    for flag in record.review:
+        output.warn(f"for review: {flag['text']}")
     _print_comparison(record, read_references(submission))
 
 
@@ -94,8 +97,19 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it",
         ),
         ("tokens", f"{record.tokens:,} (counted by the {record.tokens_counted_by})"),
+        ("audit", _audit(record)),
         ("trust", record.trust),
     ]
+
+
+def _audit(record: RunRecord) -> str:
+    audit = (record.judgement or {}).get("audit", {})
+    if not audit:
+        return "none"
+    return (
+        f"passed: {audit['rows']:,} altered rows, largest difference of a logit {audit['largest_difference']:.2g} "
+        f"(tolerance {audit['tolerance']:g})"
+    )
 
 
 def _print_comparison(record: RunRecord, references: list[Reference]) -> None:

@@ -1,0 +1,108 @@
+"""What a run shows that a person should look at before it counts as evidence: flags, never verdicts.
+
+Reviewed are luck and mistakes that no rule can forbid: two "different" runs with the very same losses, and a loss far
+below what the tokens explain (the idea of MLPerf's reference convergence points: training rules, section
+"Reference Convergence Points").
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.bundle import RunRecord
+from harness.errors import UserError
+from harness.paths import BASELINES
+
+BAND_FILE = Path("tuning") / "loss_against_tokens.csv"
+BAND_FIELDS = ("tokens", "val_loss", "seed", "run_id", "submission")
+# Better methods need fewer tokens: the pilots' best optimizer saved a third. Three times fewer is worth a look.
+EXPLAINED_FACTOR = 3.0
+PREFIX_ROWS = 16  # logged losses that must agree to the last digit
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One thing to look at, in a sentence with its numbers."""
+
+    id: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.text}"
+
+
+def loss_prefix(rows: Sequence[dict[str, float | None]]) -> str | None:
+    """sha256 of the first logged losses; None where fewer were logged or they do not vary."""
+    losses = [row["loss"] for row in rows if row.get("loss") is not None][:PREFIX_ROWS]
+    if len(losses) < PREFIX_ROWS or len(set(losses)) == 1:
+        return None
+    return hashlib.sha256(json.dumps(losses).encode()).hexdigest()
+
+
+def review(record: RunRecord, others: Iterable[RunRecord], band: Sequence[tuple[int, float]]) -> list[Flag]:
+    """All flags of a run, beside other runs and the baseline's (tokens, loss) at several budgets."""
+    return [*_same_losses(record, others), *_beyond_tokens(record, band)]
+
+
+def _same_losses(record: RunRecord, others: Iterable[RunRecord]) -> list[Flag]:
+    prefix = record.digests.get("loss_prefix")
+    if prefix is None:
+        return []
+    for other in others:
+        if other.digests.get("loss_prefix") == prefix and _identity(other) != _identity(record):
+            text = (
+                f"its first {PREFIX_ROWS} losses are those of {other.run_id}, which has another seed, source or setting"
+            )
+            return [Flag("same-losses", text)]
+    return []
+
+
+def _identity(run: RunRecord) -> tuple:
+    return run.seed, run.digests.get("submission"), sorted(run.methods.items()), sorted(run.hparams.items())
+
+
+def _beyond_tokens(record: RunRecord, band: Sequence[tuple[int, float]]) -> list[Flag]:
+    if record.val_loss is None or not record.tokens or len(band) < 2:
+        return []
+    explained = explained_loss(band, EXPLAINED_FACTOR * record.tokens)
+    if record.val_loss >= explained:
+        return []
+    text = (
+        f"{record.val_loss:.4f} nats after {record.tokens:,} tokens (counted by the {record.tokens_counted_by}); the "
+        f"baseline needs more than {EXPLAINED_FACTOR:g} times as many for less than {explained:.4f}"
+    )
+    return [Flag("beyond-its-tokens", text)]
+
+
+def explained_loss(band: Sequence[tuple[int, float]], tokens: float) -> float:
+    """The baseline's loss at a budget, from its (tokens, loss) at others: straight in the logarithm of tokens.
+
+    Beyond the ends of the band the last piece goes on. Needs two budgets.
+    """
+    budgets: dict[int, list[float]] = {}
+    for count, loss in band:
+        budgets.setdefault(count, []).append(loss)
+    points = sorted((math.log(count), sum(losses) / len(losses)) for count, losses in budgets.items())
+    place = math.log(tokens)
+    pairs = list(itertools.pairwise(points))
+    (x0, y0), (x1, y1) = next((pair for pair in pairs if place <= pair[1][0]), pairs[-1])
+    return y0 + (y1 - y0) * (place - x0) / (x1 - x0)
+
+
+def read_band(task: str) -> list[tuple[int, float]]:
+    """The baseline's tokens and losses at several budgets; empty where none are kept. Raises UserError."""
+    path = BASELINES / "adamw" / task / BAND_FILE
+    try:
+        with path.open(newline="") as file:
+            return [(int(row["tokens"]), float(row["val_loss"])) for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path}: not a table of {', '.join(BAND_FIELDS)}: {error}", "restore it from git") from None
