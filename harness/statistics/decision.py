@@ -1,0 +1,182 @@
+"""The verdict: what a race says after the pairs so far. Pure, so that a record's verdict can be computed again.
+
+`record` claims two things, each at one-sided error 0.01 over all looks: the candidate reaches the target, and it is
+faster than the reference by more than the minimum ratio. Both must hold at the same look, so the chance of a false
+record is at most 0.01 (intersection-union test: Berger, Technometrics 24, 1982).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from harness.statistics.ratio import (
+    Interval,
+    Pair,
+    RatioEstimate,
+    Slope,
+    Split,
+    bootstrap_interval,
+    complete_pairs,
+    estimate_ratio,
+    split_ratio,
+)
+from harness.statistics.sequential import SequentialPlan, sequential_plan
+from harness.statistics.student import one_sided_p, require_not_negative, require_positive
+from harness.statistics.target import FAILURES_ALLOWED, TargetTest, reaches_target
+
+# What the lower limit of a record's ratio must exceed; smaller gains would fill the chain with noise.
+CPU_MINIMUM_RATIO = 1.01
+GPU_MINIMUM_RATIO = 1.002
+# Of the calibrated spread; the size is chosen in benchmarks/results/statistics_simulation.md.
+SPREAD_FLOOR = 0.7
+
+
+class Verdict(StrEnum):
+    """The words of the board. For `invalid` the reason stands beside it."""
+
+    RECORD = "record"
+    NOT_PROVEN = "valid, not proven faster"
+    SLOWER = "slower"
+    MISSES_TARGET = "misses target"
+    INVALID = "invalid"
+
+
+class Stop(StrEnum):
+    """Why a race stops."""
+
+    PROVEN = "proven"
+    FUTILITY = "futility"
+    MAXIMUM = "maximum"
+    FAILED_RUNS = "failed runs"
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """What decides a race, fixed before its first run.
+
+    minimum_ratio: what the lower limit of the ratio must exceed. loss_spread (nats per token) and log_ratio_spread (log
+    units): the calibrated standard deviations between runs and between pairs; the spreads of a race are taken for no
+    less than 0.7 of them. 0 where nothing is calibrated.
+    """
+
+    minimum_ratio: float
+    sequence: SequentialPlan = field(default_factory=sequential_plan)
+    loss_spread: float = 0.0
+    log_ratio_spread: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive("minimum_ratio", self.minimum_ratio)
+        require_not_negative("loss_spread", self.loss_spread)
+        require_not_negative("log_ratio_spread", self.log_ratio_spread)
+
+
+@dataclass(frozen=True)
+class Faster:
+    """How fast the candidate is at equal loss.
+
+    interval: limits one-sided at the nominal level, so that either holds at 99% over all looks. proven: low limit
+    above the minimum ratio. slower: high limit below 1. hopeless: past the futility bound of this look. bootstrap:
+    the check, None below 6 complete pairs; bootstrap_disagrees: `proven`, but the bootstrap would not say so.
+    """
+
+    estimate: RatioEstimate
+    interval: Interval
+    proven: bool
+    slower: bool
+    hopeless: bool
+    bootstrap: Interval | None
+    bootstrap_disagrees: bool
+    split: Split
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the pairs so far say.
+
+    verdict: None while the race goes on. stop: why it ended. reason: for failed runs, in words. pairs: done so far.
+    next_look: pairs at the next look, None at the maximum. looks_left: looks after the present number of pairs.
+    final: the test has ended; a futility stop is not final, its test may be continued. target and faster:
+    the numbers, also between looks, for display; None before there are two complete pairs.
+    """
+
+    verdict: Verdict | None
+    stop: Stop | None
+    reason: str
+    pairs: int
+    next_look: int | None
+    looks_left: int
+    final: bool
+    target: TargetTest | None
+    faster: Faster | None
+
+
+def decide(plan: RacePlan, pairs: Sequence[Pair], target: float, slope: Slope) -> Decision:
+    """The state of a race after `pairs`, in the order they were run; `target` in nats per token.
+
+    Stops at a look when: both claims are proven (`record`); the target is out of reach (`misses target`); the
+    candidate is proven slower (`slower`), whether or not it reaches the target; or faster is out of reach and the
+    target is reached (`valid, not proven faster`). Stops at once when a second run of an arm failed: the candidate
+    then `misses target`, a race against a reference that fails is `invalid`. At the maximum every question is
+    settled. Only the present look counts: a claim shown earlier and lost since is not kept. Raises ValueError when
+    there are more pairs than the maximum, or s may be zero.
+    """
+    sequence = plan.sequence
+    if len(pairs) > sequence.maximum:
+        raise ValueError(f"pairs: the plan ends at {sequence.maximum}, not {len(pairs)}")
+    reached = None
+    if pairs:
+        losses = [None if pair.candidate is None else pair.candidate.loss for pair in pairs]
+        reached = reaches_target(sequence, losses, target, SPREAD_FLOOR * plan.loss_spread)
+    faster = _faster(plan, pairs, slope) if len(complete_pairs(pairs)) >= 2 else None
+    verdict, stop, reason = _settle(plan, pairs, reached, faster)
+    return Decision(
+        verdict=verdict, stop=stop, reason=reason, pairs=len(pairs), next_look=sequence.next_look(len(pairs)),
+        looks_left=sum(look > len(pairs) for look in sequence.looks),
+        final=verdict is not None and stop is not Stop.FUTILITY, target=reached, faster=faster,
+    )  # fmt: skip
+
+
+def _faster(plan: RacePlan, pairs: Sequence[Pair], slope: Slope) -> Faster:
+    """Interval, check and split of the pairs so far."""
+    sequence = plan.sequence
+    estimate = estimate_ratio(pairs, slope, SPREAD_FLOOR * plan.log_ratio_spread)
+    interval = estimate.interval(slope, sequence.level)
+    bootstrap = bootstrap_interval(pairs, slope, sequence.level)
+    proven = interval.low > plan.minimum_ratio
+    excess = estimate.log_at_equal_loss(slope) - math.log(plan.minimum_ratio)
+    nominal_p = one_sided_p(excess, estimate.standard_error, estimate.degrees_of_freedom)
+    return Faster(
+        estimate=estimate, interval=interval, proven=proven, slower=interval.high < 1,
+        hopeless=nominal_p > sequence.futility_level(len(pairs)), bootstrap=bootstrap,
+        bootstrap_disagrees=proven and bootstrap is not None and bootstrap.low <= plan.minimum_ratio,
+        split=split_ratio(pairs, slope, sequence.level),
+    )  # fmt: skip
+
+
+def _settle(
+    plan: RacePlan, pairs: Sequence[Pair], target: TargetTest | None, faster: Faster | None
+) -> tuple[Verdict | None, Stop | None, str]:
+    """Verdict, why it stops, and the reason in words; (None, None, "") while the race goes on."""
+    failed = {
+        "candidate": sum(pair.candidate is None for pair in pairs),
+        "reference": sum(pair.reference is None for pair in pairs),
+    }
+    for arm, verdict in (("candidate", Verdict.MISSES_TARGET), ("reference", Verdict.INVALID)):
+        if failed[arm] > FAILURES_ALLOWED:
+            reason = f"{failed[arm]} of {len(pairs)} runs of the {arm} diverged or timed out"
+            return verdict, Stop.FAILED_RUNS, reason
+    if len(pairs) not in plan.sequence.looks or target is None or faster is None:
+        return None, None, ""
+    last = len(pairs) == plan.sequence.maximum
+    if target.reached and faster.proven:
+        return Verdict.RECORD, Stop.PROVEN, ""
+    if not target.reached and (last or target.hopeless):
+        return Verdict.MISSES_TARGET, Stop.MAXIMUM if last else Stop.FUTILITY, ""
+    if faster.slower:
+        return Verdict.SLOWER, Stop.PROVEN, ""
+    if last or (target.reached and faster.hopeless):
+        return Verdict.NOT_PROVEN, Stop.MAXIMUM if last else Stop.FUTILITY, ""
+    return None, None, ""
