@@ -31,6 +31,8 @@ from harness.statistics.student import (
 BOOTSTRAP_RESAMPLES = 9999
 # Fewer pairs have too few distinct resamples for a quantile near 0.003.
 BOOTSTRAP_LEAST_PAIRS = 6
+# Two pairs that differ much say nothing at all; the limit must still be a number.
+LARGEST_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class RatioEstimate:
         gains = sorted(self.loss_gain / limit for limit in slope.limits(level))
         center = self.log_ratio + gain
         low, high = center - math.hypot(below, gain - gains[0]), center + math.hypot(above, gains[1] - gain)
-        return Interval(math.exp(center), math.exp(low), math.exp(high))
+        return Interval(math.exp(center), math.exp(low), math.exp(min(high, LARGEST_LOG)))
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
-from harness.statistics.student import FloatArray, require_positive, require_probability
+from harness.statistics.student import FloatArray, critical_value, require_positive, require_probability
 
 LOOKS = (4, 6, 8, 12, 16)
 ALPHA = 0.01
@@ -120,10 +121,7 @@ def look_p_values(values: FloatArray, looks: Sequence[int], spread_floor: float 
     Student's t with the spread of the values up to the look, taken for no less than `spread_floor` (same unit).
     """
     count = np.asarray(looks)
-    total = values.cumsum(-1)[..., count - 1]
-    squares = (values * values).cumsum(-1)[..., count - 1]
-    mean = total / count
-    spread = np.sqrt(np.maximum(squares - total * mean, 0.0) / (count - 1))
+    mean, spread = _means_and_spreads(values, count)
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = mean * np.sqrt(count) / np.maximum(spread, spread_floor)
     p: FloatArray = special.stdtr(count - 1, -statistic)
@@ -203,17 +201,19 @@ def effect_for_power(
 ) -> float:
     """The true mean, in standard deviations, which `plan` accepts with probability `power` (no futility stops).
 
-    By bisection over one set of simulated series: acceptance only grows with the effect, so the answer is exact for
-    these series and good to about 0.5% at 100,000. Raises ValueError on a power outside (0, 1).
+    A shift leaves the spread of a series as it is, so every simulated series has a smallest shift that some look
+    accepts; the answer is the quantile of these. At 100,000 series it is good to about 0.5%. Raises ValueError on a
+    power outside (0, 1).
     """
     require_probability("power", power)
-    noise = np.random.default_rng(seed).standard_normal((min(repetitions, _CHUNK), plan.maximum))
-    low, high = 0.0, 64.0
-    while high - low > 1e-4:
-        middle = (low + high) / 2
-        accepted = (look_p_values(noise + middle, plan.looks) <= plan.level).any(1).mean()
-        low, high = (middle, high) if accepted < power else (low, middle)
-    return high
+    generator = np.random.default_rng(seed)
+    count = np.asarray(plan.looks)
+    critical = np.array([critical_value(plan.level, look - 1) for look in plan.looks])
+    needed = []
+    for size in _chunks(repetitions):
+        mean, spread = _means_and_spreads(generator.standard_normal((size, plan.maximum)), count)
+        needed.append((critical * spread / np.sqrt(count) - mean).min(1))
+    return float(np.quantile(np.concatenate(needed), power))
 
 
 def margin_for_power(sigma: float, runs: int = 8, power: float = DESIGN_POWER) -> float:
@@ -224,6 +224,14 @@ def margin_for_power(sigma: float, runs: int = 8, power: float = DESIGN_POWER) -
     """
     require_positive("sigma", sigma)
     return sigma * effect_for_power(sequential_plan(runs), power)
+
+
+def _means_and_spreads(values: FloatArray, count: NDArray[np.int_]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of the first `count` values: [..., runs] to [..., looks] each."""
+    total = values.cumsum(-1)[..., count - 1]
+    squares = (values * values).cumsum(-1)[..., count - 1]
+    mean = total / count
+    return mean, np.sqrt(np.maximum(squares - total * mean, 0.0) / (count - 1))
 
 
 def _chunks(repetitions: int) -> list[int]:
