@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from harness.core import weights
 from harness.core.data.shards import map_shard_fd
 from harness.core.data.stream import FreeStream, SequentialStream, Stream
+from harness.core.dry import DryRun
 from harness.core.protocol import (
     LOG_ROW_BYTES,
     LOG_ROWS_PER_PACKET,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 LOG_SECONDS = 0.5  # log rows leave in batches, at most this often
 TENSORS_PER_PACKET = 200
+CHANGED_PARAMETERS = "changed_parameters"  # in the last log row of a dry run
 
 
 class Settings:
@@ -102,6 +105,7 @@ class Run(Settings):
         self._started = 0.0
         self._sent = 0.0
         self._random = np.random.default_rng(context.seed + rank)
+        self._dry: DryRun | None = None
 
     @property
     def stream(self) -> Stream:
@@ -139,10 +143,14 @@ class Run(Settings):
         items = [spec.to_json() for spec in self._specs]
         for place in range(0, len(items), TENSORS_PER_PACKET):
             self._channel.send("tensors", items=items[place : place + TENSORS_PER_PACKET])
+        if self._context.dry_steps is not None:
+            self._dry = DryRun(self._context.dry_steps, model, self.finish)
         self._channel.send("ready", digest=weights.digest(self._specs, tensors), consulted=sorted(self._consulted))
         answer = self._expect("start")
         self._started = self._sent = time.monotonic()
         self._stream = self._open_stream(answer)
+        if self._dry is not None:
+            self._stream.before_read = self._dry.before_read
         self._state = "running"
 
     def log(self, **values: float) -> None:
@@ -152,15 +160,20 @@ class Run(Settings):
         for a value that is not a number. A tensor is a value too; reading it may wait for its device.
         """
         self._require("running", "log")
+        if self._dry is not None:
+            self._dry.before_log()
+        self._note(values)
+        if time.monotonic() - self._sent >= LOG_SECONDS:
+            self._sent = time.monotonic()
+            self._send_rows(wait=False)
+
+    def _note(self, values: Mapping[str, float]) -> None:
         now = time.monotonic()
         row = {name: _number(name, value) for name, value in values.items()}
         row |= {"seconds": round(now - self._started, 4), "tokens": self.stream.taken}
         if len(json.dumps(row)) > LOG_ROW_BYTES:
             raise UserError(f"run.log: a row of more than {LOG_ROW_BYTES} bytes", "log fewer values a step")
         self._rows.append(row)
-        if now - self._sent >= LOG_SECONDS:
-            self._sent = now
-            self._send_rows(wait=False)
 
     def finish(self, model: torch.nn.Module) -> None:
         """Every rank calls it once, with the trained model; rank 0 exports it. The clock stops at the seal.
@@ -171,6 +184,8 @@ class Run(Settings):
         self._require("running", "finish")
         _synchronize(self.device)
         began = time.monotonic()
+        if self._dry is not None:
+            self._note({CHANGED_PARAMETERS: self._dry.changed_parameters()})
         if self._weights_descriptor is not None:
             self._export(model)
         self._state = "finished"
@@ -192,6 +207,8 @@ class Run(Settings):
                 f"run.finish: the model's tensors are not those of run.start ({changed})",
                 "keep names, shapes, dtypes and ties as they were at run.start",
             )
+        if self._dry is not None:
+            tensors = self._dry.shaken(model, tensors)
         weights.write(self._weights_descriptor, specs, tensors)
         os.close(self._weights_descriptor)
         self._weights_descriptor = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,7 @@ class Stream:
         self.device = device
         self.position = 0
         self.taken = 0
+        self.before_read: Callable[[], None] | None = None  # dry runs end there (see dry.py)
 
     def take(self, count: int) -> np.ndarray:
         """The next `count` tokens of this rank and the one after them: uint16 [count + 1].
@@ -56,6 +58,8 @@ class Stream:
         """
         if count < 1:
             raise UserError(f"run.stream: asked for {count} tokens", "ask for at least one")
+        if self.before_read is not None:
+            self.before_read()
         window = self._window(count)
         self.position += self.world_size * count
         self.taken += self.world_size * count
