@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install baseline test test-all lint format lock board clean
+.PHONY: help install baseline test test-all lint format lock check board clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lock: $(READY)  ## Renew requirements.lock (no hashes: torch's build differs by 
 	$(BIN)/pip-compile --quiet --extra dev --extra wandb --strip-extras --no-annotate --upgrade-package '$(TORCH)' \
 		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host -o requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+check: $(READY)  ## Check a submission against every rule: make check SUB=baseline
+	@$(BIN)/speedrun check $(SUB)
 
 board: $(READY)  ## The records and the latest runs
 	@$(BIN)/speedrun board

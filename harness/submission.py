@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from harness.core.task import TASK_NAME, Strict, Task, load_task, read_toml
+from harness.core.task import TASK_NAME, Caps, Strict, Task, load_task, read_toml
 from harness.errors import UserError, describe_validation
 
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -107,6 +107,14 @@ class Manifest(Strict):
         return self
 
 
+class Refusal(UserError):
+    """A submission that breaks a rule; `rule` is its id in harness/checks/rules.py."""
+
+    def __init__(self, rule: str, message: str, remedy: str) -> None:
+        super().__init__(message, remedy)
+        self.rule = rule
+
+
 @dataclass(frozen=True)
 class Submission:
     """A validated folder. `files` maps relative paths to contents with LF line ends; `digest` is over them."""
@@ -161,22 +169,37 @@ class Submission:
 
 def load_submission(folder: Path, task_override: Task | None = None) -> Submission:
     """Reads and validates a submission folder. Raises UserError that names the file and the field."""
+    submission, refusals = inspect_submission(folder, task_override)
+    if submission is None:
+        raise refusals[0]
+    return submission
+
+
+def inspect_submission(folder: Path, task_override: Task | None = None) -> tuple[Submission | None, list[Refusal]]:
+    """A submission, or everything that is wrong with its folder. Raises UserError where there is no such folder."""
     path = folder / "submission.toml"
     if not folder.is_dir():
         raise UserError(f"{folder}: no such submission folder", "give a folder with submission.toml and train.py")
+    try:
+        manifest = _read_manifest(path)
+        task = task_override or load_task(manifest.task)
+    except UserError as error:
+        return None, [Refusal("manifest", error.message, error.remedy)]  # without a task there are no caps
+    files, refusals = _read_files(folder, task)
+    refusals += _wrong_shapes(path, manifest.evaluation, task)
+    if refusals:
+        return None, refusals
+    return Submission(folder.resolve(), manifest, task, files, folder_digest(files)), []
+
+
+def _read_manifest(path: Path) -> Manifest:
     table, _ = read_toml(path, MAX_MANIFEST_BYTES)
     try:
-        manifest = Manifest(**table)
-    except (ValidationError, RecursionError) as error:
-        if isinstance(error, RecursionError):
-            raise UserError(f"{path}: nested too deeply", "write plain tables") from None
+        return Manifest(**table)
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply", "write plain tables") from None
+    except ValidationError as error:
         raise describe_validation(error, path, "correct the named fields") from None
-    task = task_override or load_task(manifest.task)
-    files = _read_files(folder, task)
-    if "train.py" not in files:
-        raise UserError(f"{folder}/train.py: no such file", "every submission has a train.py")
-    _check_shape(path, manifest.evaluation, task)
-    return Submission(folder.resolve(), manifest, task, files, folder_digest(files))
 
 
 def folder_digest(files: dict[str, bytes]) -> str:
@@ -188,54 +211,66 @@ def folder_digest(files: dict[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def _check_shape(path: Path, shape: EvaluationShape, task: Task) -> None:
+def _wrong_shapes(path: Path, shape: EvaluationShape, task: Task) -> list[Refusal]:
     limits = task.evaluation
+    refusals = []
     if shape.length > limits.max_length:
-        raise UserError(
-            f"{path}: evaluation.length is {shape.length:,}", f"the task allows at most {limits.max_length:,}"
-        )
+        message = f"{path}: evaluation.length is {shape.length:,}"
+        refusals.append(Refusal("evaluation-shape", message, f"the task allows at most {limits.max_length:,}"))
     if shape.batch * shape.length > limits.max_batch_tokens:
-        raise UserError(
-            f"{path}: evaluation.batch x evaluation.length is {shape.batch * shape.length:,} tokens",
-            f"the task allows at most {limits.max_batch_tokens:,}",
-        )
+        message = f"{path}: evaluation.batch x evaluation.length is {shape.batch * shape.length:,} tokens"
+        refusals.append(Refusal("evaluation-shape", message, f"the task allows at most {limits.max_batch_tokens:,}"))
+    return refusals
 
 
-def _read_files(folder: Path, task: Task) -> dict[str, bytes]:
+def _read_files(folder: Path, task: Task) -> tuple[dict[str, bytes], list[Refusal]]:
+    """The contents by relative path, line ends made LF, and what is wrong with them. Nothing too large is read."""
     caps = min(task.caps.values(), key=lambda caps: caps.source_bytes)
     files: dict[str, bytes] = {}
-    literals = 0
+    refusals: list[Refusal] = []
     room = caps.source_bytes
-    for path in _walk(folder):
-        name = path.relative_to(folder).as_posix()
+    paths = _walk(folder)
+    if len(paths) > MAX_FILES:
+        return {}, [Refusal("files", f"{folder}: more than {MAX_FILES} files", "make it smaller")]
+    for path in paths:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file", "a submission holds plain files only, no links")
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"{path}: not a kind of file a submission may hold", f"allowed: {', '.join(SUFFIXES)}")
-        room -= status.st_size
-        if room < 0:
-            raise UserError(f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})", "make it smaller")
-        files[name] = path.read_bytes().replace(b"\r\n", b"\n")
-        if path.suffix == ".py":
-            literals += _numeric_literals(path, files[name], caps.line_bytes)
-        if literals > caps.numeric_literals:
-            raise UserError(f"{folder}: more than {caps.numeric_literals} numeric literals", "compute, do not list")
-        if len(files) > MAX_FILES:
-            raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")
-    return files
+            refusals.append(Refusal("files", f"{path}: not a regular file", "keep plain files only, no links"))
+        elif path.suffix not in SUFFIXES:
+            message = f"{path}: not a kind of file a submission may hold"
+            refusals.append(Refusal("files", message, f"allowed: {', '.join(SUFFIXES)}"))
+        elif status.st_size > room:
+            name = path.relative_to(folder).as_posix()
+            message = f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})"
+            refusals.append(Refusal("source-size", message, "make it smaller"))
+            break
+        else:
+            room -= status.st_size
+            files[path.relative_to(folder).as_posix()] = path.read_bytes().replace(b"\r\n", b"\n")
+    if not (folder / "train.py").exists():
+        refusals.append(Refusal("files", f"{folder}/train.py: no such file", "every submission has a train.py"))
+    return files, refusals + _wrong_sources(folder, files, caps)
 
 
-def _numeric_literals(path: Path, content: bytes, line_bytes: int) -> int:
-    """How many numbers are written out in a module. Raises UserError for long lines and what is no Python."""
-    longest = max((len(line) for line in content.split(b"\n")), default=0)
-    if longest > line_bytes:
-        raise UserError(f"{path}: a line of {longest:,} bytes", f"the task allows {line_bytes:,}: break it up")
-    try:
-        nodes = ast.walk(ast.parse(content))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path}: not valid Python: {error}", "correct the file") from None
-    return sum(isinstance(node, ast.Constant) and isinstance(node.value, int | float | complex) for node in nodes)
+def _wrong_sources(folder: Path, files: dict[str, bytes], caps: Caps) -> list[Refusal]:
+    refusals = []
+    literals = 0
+    for name, content in files.items():
+        if not name.endswith(".py"):
+            continue
+        longest = max(len(line) for line in content.split(b"\n"))
+        if longest > caps.line_bytes:
+            message = f"{folder / name}: a line of {longest:,} bytes"
+            refusals.append(Refusal("line-length", message, f"the task allows {caps.line_bytes:,}: break it up"))
+        try:
+            nodes = ast.walk(ast.parse(content.decode()))
+            literals += sum(isinstance(n, ast.Constant) and isinstance(n.value, int | float | complex) for n in nodes)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            refusals.append(Refusal("valid-python", f"{folder / name}: not valid Python: {error}", "correct the file"))
+    if literals > caps.numeric_literals:
+        message = f"{folder}: more than {caps.numeric_literals} numeric literals ({literals:,})"
+        refusals.append(Refusal("numeric-literals", message, "compute, do not list"))
+    return refusals
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -244,6 +279,6 @@ def _walk(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if name not in IGNORED)
         links = [name for name in folders if (Path(base) / name).is_symlink()]
         found += [Path(base) / name for name in sorted([*names, *links]) if name not in IGNORED]
-        if len(found) > 10 * MAX_FILES:
-            raise UserError(f"{folder}: more than {MAX_FILES} files", "make it smaller")
+        if len(found) > MAX_FILES:
+            break  # too many already, however many more
     return found

@@ -21,6 +21,7 @@ TASK = """
 name = "toy"
 title = "A Markov chain"
 order = "{order}"
+imports = ["harness", "torch", "math", "threading"]
 
 [target]
 val_loss = 3.9

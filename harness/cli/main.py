@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from harness.cli import board, data, doctor, journal, new, output, run
+from harness.cli import board, check, data, doctor, journal, new, output, run
 from harness.errors import UserError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(new.new)
+app.command()(check.check)
 app.command()(doctor.doctor)
 app.command()(board.board)
 app.add_typer(data.app, name="data")

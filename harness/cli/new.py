@@ -33,4 +33,5 @@ def new(
         raise UserError(f"{folder}: {error}", "choose a folder you can write to: --into") from None
     output.line(f"made {folder}")
     output.line(f"  1. edit {folder}/train.py and {folder}/submission.toml")
-    output.line(f"  2. speedrun run {folder}")
+    output.line(f"  2. speedrun check {folder}")
+    output.line(f"  3. speedrun run {folder}")

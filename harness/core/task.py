@@ -127,6 +127,7 @@ class Task(Strict):
     evaluation: Evaluation
     audit: Audit
     caps: dict[Literal["cpu", "cuda"], Caps]
+    imports: list[str] | None = None  # top-level modules a submission may import; None: `check` does not look
     path: Path = Field(exclude=True)
     digest: str = Field(exclude=True)
 
