@@ -38,6 +38,7 @@ ENCODINGS: dict[str, Callable[[bytes], str]] = {
     "base85": lambda data: base64.b85encode(data).decode(),
     "base32": lambda data: base64.b32encode(data).decode(),
     "hexadecimal": bytes.hex,
+    "escapes": lambda data: "".join(f"\\x{byte:02x}" for byte in data),
     "decimal": lambda data: " ".join(map(str, data)),
     "ideographs": lambda data: "".join(chr(0x4E00 + 251 * byte // 3) for byte in data),
     "letters in the pieces of words": words_of,

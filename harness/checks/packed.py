@@ -1,7 +1,7 @@
 """Looks for data packed into text: tables hidden in strings, comments or names, where the caps do not count them.
 
 Honest text, English and code alike, uses few letters often: the entropy of its letters is near 4.1 bits. Packed
-bytes use all of them evenly, or hardly any letters but digits. The thresholds lie between the two, measured by
+bytes use all of them evenly, or the first few, or digits. The thresholds lie between the two, measured by
 `python benchmarks/packed_data.py` on the standard library, torch and the common encodings
 (benchmarks/results/packed_data.md). Letters that look like words cannot be told from words: this is a cheap
 first line, the sandbox and a person who reads the source are the next ones.
@@ -17,9 +17,10 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 
-WINDOW = 256  # characters looked at together; a window every half of that
+WINDOW = 400  # characters looked at together; a window every half of that
 LETTERS_NEEDED = 100  # with fewer letters their entropy says little
 MAX_LETTER_BITS = 4.42
+MIN_LETTER_BITS = 2.9  # hexadecimal digits and escapes use only the first letters
 MAX_DIGIT_SHARE = 0.45
 MAX_FOREIGN_SHARE = 0.3  # characters outside of printable ASCII
 MAX_WORD = 64  # letters and digits in one piece
@@ -82,8 +83,9 @@ def _suspicion(window: str) -> str | None:
     if foreign > MAX_FOREIGN_SHARE:
         return f"{foreign:.0%} of {WINDOW} characters are not printable ASCII"
     letters = [character for character in characters.lower() if "a" <= character <= "z"]
-    if len(letters) >= LETTERS_NEEDED and (bits := entropy(letters)) > MAX_LETTER_BITS:
-        return f"letters as even as packed data's ({bits:.2f} bits each; text has about 4.1)"
+    bits = entropy(letters)
+    if len(letters) >= LETTERS_NEEDED and not MIN_LETTER_BITS < bits < MAX_LETTER_BITS:
+        return f"letters that are distributed as in packed data ({bits:.2f} bits each; text has about 4.1)"
     return None
 
 

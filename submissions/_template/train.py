@@ -1,6 +1,6 @@
 """A submission that runs as it is: a small GPT trained with AdamW. Make it faster.
 
-speedrun run submissions/my-attempt --set steps=20     # does it run?
+speedrun check submissions/my-attempt                  # does it fulfil every rule?
 speedrun run submissions/my-attempt                    # one whole run, judged
 speedrun run submissions/my-attempt --drop smear       # what is the method worth?
 """
