@@ -135,7 +135,7 @@ class Checker:
         other = reason not in (None, Failure.WEIGHTS_CHANGED, Failure.AUDIT)
         yield _failing("dry-run", [_why(trial)] if other else [], skipped=_unless(changed))
         idle = trial.judged and trial.changed_parameters == 0
-        skipped = _unless(not trial.judged)
+        skipped = "" if trial.judged else "the dry run was not judged"
         yield _failing("trains", ["no parameter has changed"] if idle else [], skipped=skipped)
         audited = reason is Failure.AUDIT
         yield _failing("audit", [trial.outcome.message] if audited else [], skipped="" if audited else skipped)

@@ -32,8 +32,13 @@ _WORD = re.compile(r"[A-Za-z0-9]+")
 def texts_of_source(source: str) -> dict[str, str]:
     """The text of a valid Python module by kind: its strings, comments and names, each in order and joined.
 
-    Joined, so that a table cut into many short strings is still one text. bytes are read as Latin-1.
+    Joined, so that a table cut into many short strings is still one text. bytes are read as Latin-1. A module that
+    the parser takes but the tokenizer does not (lone carriage returns) is one text as it stands.
     """
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return {"source": source}
     strings = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -43,7 +48,7 @@ def texts_of_source(source: str) -> dict[str, str]:
     comments: list[str] = []
     names: dict[str, None] = {}  # each once, in order
     numbers: list[str] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    for token in tokens:
         if token.type == tokenize.COMMENT:
             comments.append(token.string.lstrip("# "))
         elif token.type == tokenize.NAME:

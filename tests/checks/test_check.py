@@ -8,6 +8,9 @@ import pytest
 
 from harness.checks.check import Checker, Result
 from harness.checks.rules import CONTRIBUTING, RULES, with_table
+from harness.checks.runs import Trial, Trials
+from harness.core.failures import Failure
+from harness.core.plan import Outcome
 from harness.core.task import load_task
 from harness.errors import UserError
 from harness.paths import BASELINES, SUBMISSIONS
@@ -210,6 +213,15 @@ def test_an_optimizer_that_does_nothing(toy: Toy, tmp_path: Path) -> None:
 def test_many_reads_a_step_still_train(toy: Toy, tmp_path: Path) -> None:
     script = changed(SCRIPT, ("        optimizer.step()\n", "        if step % 8 == 7: optimizer.step()\n"))
     assert check(toy, tmp_path / "good", "trains", script).status == "ok"
+
+
+def test_a_failed_audit_has_a_rule_of_its_own(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = Outcome(state="FAILED", reason=Failure.AUDIT, message="it reads ahead")
+    monkeypatch.setattr(Trials, "dry_run", lambda *_: Trial(outcome, 0))
+    folder = tmp_path / "bad"
+    assert said(check(toy, folder, "audit")) == "it reads ahead"
+    assert check(toy, folder, "dry-run").status == "ok"
+    assert check(toy, folder, "trains").status == "skipped"
 
 
 # Stage drops

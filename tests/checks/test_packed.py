@@ -69,6 +69,14 @@ def test_a_table_in_one_long_number_is_found() -> None:
     assert "characters" in found(f"TABLE = {random.Random(0).getrandbits(1000)}\n")[0]
 
 
+def test_a_module_that_the_tokenizer_refuses_is_read_as_it_stands() -> None:
+    source = 'class A:\n   \r """Two\\\nlines."""\n# '
+    ast.parse(source)
+    table = base64.b64encode(random.Random(0).randbytes(500)).decode()
+    assert found(source) == []
+    assert found(source + table)
+
+
 def test_honest_text_is_left_alone() -> None:
     assert found(HONEST) == []
 
