@@ -85,11 +85,13 @@ class Trials:
         self._done += 1
         folder = self._folder / f"run-{self._done}"
         submission.snapshot(folder / "source")
+        compiled = self._folder / "compiled" / "-".join(["all", *sorted(dropped)])
         return Plan(
             task=self._task, hardware=self._hardware, source=folder / "source",
             data_folder=self._folder / "data" / self._task.name, folder=folder, trust=probe().level, seed=seed,
             methods=submission.methods(list(dropped)), hparams=submission.hparams([]),
             batch=shape.batch, length=shape.length, dry_steps=dry_steps,
+            compiled=compiled if self._task.caps[self._hardware.device].compile_cpu_seconds else None,
         )  # fmt: skip
 
     def _launch_host(self, stack: ExitStack, plan: Plan) -> tuple[ModelHost, Plan]:

@@ -33,7 +33,8 @@ def make_task(task: Task, shape: EvaluationShape, folder: Path) -> Task:
     validation = VALIDATION_BATCHES * batch_tokens + batch_tokens // 2 + 1
     wanted.append((task.of_split("validation")[0].file, "validation", validation))
     table = task.model_dump(mode="json", exclude={"corpus", "shards"}, exclude_none=True)
-    table["caps"].setdefault("cpu", table["caps"].get("cuda"))
+    for by_device in (table["caps"], table["audit"]["tolerance"]):
+        by_device.setdefault("cpu", by_device.get("cuda"))
     data = folder / task.name
     data.mkdir(parents=True)
     random = np.random.default_rng(SEED)

@@ -47,5 +47,10 @@ def test_a_large_corpus_is_cut(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_task_for_gpus_alone_can_be_dry_run_on_a_cpu(toy: Toy, tmp_path: Path) -> None:
-    only_cuda = toy.task.model_copy(update={"caps": {"cuda": toy.task.caps["cpu"]}})
+    only_cuda = toy.task.model_copy(
+        update={
+            "caps": {"cuda": toy.task.caps["cpu"]},
+            "audit": toy.task.audit.model_copy(update={"tolerance": {"cuda": 0.5}}),
+        }
+    )
     assert make_task(only_cuda, SHAPE, tmp_path).caps["cpu"] == toy.task.caps["cpu"]
