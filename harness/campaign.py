@@ -61,7 +61,8 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     methods = submission.methods(request.dropped)
     hparams = submission.hparams(request.settings)
     data_folder = require_prepared(task, request.data_dir)
-    machine, trust, load = fingerprint(), probe().level, sample_load(LOAD_SAMPLE_SECONDS)
+    machine, load = fingerprint(), sample_load(LOAD_SAMPLE_SECONDS)
+    trust = probe().level_for(request.hardware.devices)
     warnings = warnings_before_run(machine, load, request.hardware, trust)
     for warning in warnings:
         on_event(Event("note", {"text": str(warning)}))
@@ -75,7 +76,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     plan = Plan(
         task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
         trust=trust, seed=seed, methods=methods, hparams=hparams,
-        batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
+        batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length, rung=probe().rung,
         judge_holdout=request.judge_holdout, compiled=_compiled_folder(request, methods, hparams),
     )  # fmt: skip
     journal = Journal(request.runs_dir / "journal.jsonl")

@@ -1,4 +1,7 @@
-"""A launched process tree: its capped output, its CPU time and memory, and a kill that leaves nothing behind."""
+"""A launched process tree: its capped output, its CPU time, what it takes, and a kill that leaves nothing behind.
+
+Counted exactly by a control group of its own where one can be made (cgroup.py), else sampled from /proc.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,42 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from harness.core.cgroup import Cgroup, find_parent
+from harness.core.failures import Failure, RunFailed
+from harness.core.guard import descendants, kill_descendants
+from harness.core.limits import Limits
+
 TAIL_LINES = 20
 TAIL_BYTES = 8192
 KILL_SECONDS = 10.0
-CHILDREN_FILES = Path("/proc/thread-self/children").exists()  # a kernel option, on in the usual distributions
+LIMITS_SECONDS = 0.5  # how often memory and processes are looked at
+SCRATCH_SECONDS = 5.0  # how often the scratch folder is; thousands of small files take milliseconds to add up
 
 
 class Child:
-    """One process tree, started pinned to `cpus`. Its output goes to a file of at most `output_bytes`."""
+    """One process tree in `folder`, started pinned to `cpus`. Its output goes to a file of at most `output_bytes`.
+
+    `user` is the user id that it takes on, if it has one of its own.
+    """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path,
-        output_bytes: int, cpus: Sequence[int] | None = None,
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path, output_bytes: int,
+        cpus: Sequence[int] | None = None, limits: Limits | None = None, user: int | None = None,
     ) -> None:  # fmt: skip
+        self._folder = folder
+        self._limits = limits
+        self._user = user
+        self._cgroup = _new_cgroup(limits)
+        if self._cgroup is not None:
+            command = self._cgroup.command(command)
+        self._next_look = self._next_scratch_look = time.monotonic()
         self._file = output.open("wb")
         self._room = output_bytes
         self._tail = b""
@@ -68,11 +88,15 @@ class Child:
         return self._process.poll()
 
     def cpu_seconds(self) -> float:
-        """CPU time of the whole tree so far; it never falls. Resolution 10 ms a process.
+        """CPU time of the whole tree so far; it never falls. Resolution 10 ms a process, exact in a control group.
 
-        Two lower bounds, the larger counts: the living with their waited-for children, and the last that was
-        seen of every process, which keeps those whose parent never waited for them.
+        Sampled, the larger of two lower bounds counts: the living with their waited-for children, and the last that
+        was seen of every process, which keeps those whose parent never waited for them.
         """
+        exact = self._cgroup.cpu_seconds() if self._cgroup is not None else None
+        if exact is not None:
+            self._cpu_seconds = max(self._cpu_seconds, exact)
+            return self._cpu_seconds
         living = 0.0
         for process in self._tree():
             try:
@@ -85,7 +109,10 @@ class Child:
         return self._cpu_seconds
 
     def memory_bytes(self) -> int:
-        """Resident memory of the whole tree; pages shared between its processes count in each."""
+        """Memory of the whole tree. Sampled, it is resident memory; pages shared between processes count in each."""
+        exact = self._cgroup.memory_bytes() if self._cgroup is not None else None
+        if exact is not None:
+            return exact
         total = 0
         for process in self._tree():
             try:
@@ -94,9 +121,37 @@ class Child:
                 continue
         return total
 
+    def tasks(self) -> int:
+        """Processes and threads of the whole tree."""
+        exact = self._cgroup.tasks() if self._cgroup is not None else None
+        return sum(map(_threads, self._pids())) if exact is None else exact
+
+    def check_limits(self) -> None:
+        """Raises RunFailed for a tree past its limits. Looks only every so often, so it may be called at any time."""
+        limits, now = self._limits, time.monotonic()
+        if limits is None or now < self._next_look:
+            return
+        self._next_look = now + LIMITS_SECONDS
+        tasks = self.tasks()
+        if tasks > limits.tasks or (self._cgroup is not None and self._cgroup.refused_forks()):
+            message = f"it started {tasks:,} processes and threads; {limits.tasks:,} are allowed"
+            raise RunFailed(Failure.PROCESS_CAP, message)
+        if self.memory_bytes() > limits.memory_bytes or (self._cgroup is not None and self._cgroup.ran_out_of_memory()):
+            raise RunFailed(Failure.MEMORY_CAP, f"it took more than {limits.memory_bytes:,} bytes of memory")
+        if now >= self._next_scratch_look:
+            self._next_scratch_look = now + SCRATCH_SECONDS
+            written = _folder_bytes(self._folder)
+            if written > limits.scratch_bytes:
+                message = f"it keeps {written:,} bytes in its scratch folder; {limits.scratch_bytes:,} are allowed"
+                raise RunFailed(Failure.DISK_CAP, message)
+
     def kill(self) -> None:
         """Ends the whole tree and waits for it. Safe to call twice."""
         if self._process.poll() is None:
+            if self._cgroup is not None:
+                self._cgroup.kill()
+            else:
+                kill_descendants(self._process.pid, self._user, KILL_SECONDS)
             # The guard kills what it guards on SIGTERM; bubblewrap's namespace dies with bubblewrap.
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -104,6 +159,10 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._cgroup is not None:
+            self.cpu_seconds()  # the last reading; it stays after the group is gone
+            self._cgroup.kill()
+            self._cgroup.remove()
 
     def close(self) -> None:
         """Ends the tree, takes its last output and closes its files."""
@@ -119,24 +178,47 @@ class Child:
     def _drainable(self) -> bool:
         return bool(select.select([self._pipe], [], [], 0)[0])
 
+    def _pids(self) -> list[int]:
+        return [self._process.pid, *descendants(self._process.pid)]
+
     def _tree(self) -> list[psutil.Process]:
-        """The process and its descendants; 0.4 ms. Asking psutil reads every process of the machine, 3 ms here."""
-        if not CHILDREN_FILES:
-            try:
-                return [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
-            except psutil.Error:
-                return []
+        """The process and its descendants."""
         found: list[psutil.Process] = []
-        pids = [self._process.pid]
-        while pids:
-            pid = pids.pop()
+        for pid in self._pids():
             try:
                 found.append(psutil.Process(pid))
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    pids += map(int, (task / "children").read_text().split())
-            except (psutil.Error, OSError):
+            except psutil.Error:
                 continue  # it ended while we looked
         return found
+
+
+def _new_cgroup(limits: Limits | None) -> Cgroup | None:
+    parent = find_parent() if limits is not None else None
+    if limits is None or parent is None:
+        return None
+    try:
+        return Cgroup(parent, limits)
+    except OSError:
+        return None  # some hierarchies look writable and refuse; sampling takes over
+
+
+def _threads(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return 0
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Bytes that the files below a folder take on disk; links are not followed."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(place, name).lstat().st_blocks * 512
+            except OSError:
+                continue  # removed while we looked
+    return total
 
 
 @contextmanager

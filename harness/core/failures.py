@@ -12,6 +12,8 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     SETUP_CAP = "setup-cap"
     MEMORY_CAP = "memory-cap"
+    PROCESS_CAP = "process-cap"
+    DISK_CAP = "disk-cap"
     TOO_MANY_CORES = "too-many-cores"
     WEIGHTS_CHANGED = "weights-changed-before-start"
     WEIGHTS_CAP = "weights-cap"

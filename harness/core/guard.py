@@ -1,8 +1,8 @@
-"""The guard: runs a command and makes sure that nothing of it outlives the run, where no namespace can.
+"""The guard: runs a command and makes sure that nothing of it outlives the run, where no PID namespace can.
 
-`python -m harness.core.guard PARENT COMMAND...`, PARENT being the process id to end with. It
-adopts orphans (child subreaper), is told by the kernel when its
-parent dies, and kills every descendant before it ends, with the command's own exit status.
+`python -m harness.core.guard PARENT USER COMMAND...`, PARENT being the process id to end with and USER the user id
+that the command takes on, or -. It adopts orphans (child subreaper), is told by the kernel when its parent dies,
+and kills every descendant before it ends, with the command's own exit status.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import FrameType
 
 import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+CHILDREN_FILES = Path("/proc/thread-self/children").exists()  # a kernel option, on in the usual distributions
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def die_with_parent(parent: int, sign: int = signal.SIGKILL) -> None:
@@ -27,32 +31,94 @@ def die_with_parent(parent: int, sign: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
-def kill_descendants() -> None:
-    """Kills every descendant, again until none is left: a process may fork while it is being killed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel may say twice that the parent died
-    me = psutil.Process()
-    while descendants := me.children(recursive=True):
-        for process in descendants:
+def descendants(root: int) -> list[int]:
+    """Process ids below `root`; 0.4 ms. Asking psutil reads every process of the machine, 3 ms here."""
+    if not CHILDREN_FILES:
+        try:
+            return [process.pid for process in psutil.Process(root).children(recursive=True)]
+        except psutil.Error:
+            return []
+    found: list[int] = []
+    parents = [root]
+    while parents:
+        parent = parents.pop()
+        try:
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                children = (task / "children").read_text().split()
+                found += map(int, children)
+                parents += map(int, children)
+        except OSError:
+            continue  # it ended while we looked
+    return found
+
+
+def kill_descendants(root: int, user: int | None = None, seconds: float = float("inf")) -> None:
+    """Kills every descendant, again until none is left: a process may fork while it is being killed.
+
+    With the run's own `user` id the kernel kills all its processes in one act, which no fork can outrun.
+    """
+    deadline = time.monotonic() + seconds
+    while (pids := _alive(descendants(root))) and time.monotonic() < deadline:
+        if user is not None:
+            _kill_user(user)
+        for pid in pids:
             try:
-                process.kill()
-            except psutil.NoSuchProcess:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
                 continue
-        psutil.wait_procs(descendants, timeout=1)
+        if len(pids) < 10:
+            time.sleep(0.002)  # the kernel needs a moment; a crowd needs none, so that none is given to it
+
+
+def _alive(pids: list[int]) -> list[int]:
+    """Without the zombies, which only their parent can take away."""
+    alive = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            alive.append(pid)
+    return alive
+
+
+def _kill_user(user: int) -> None:
+    command = ["/bin/sh", "-c", "kill -9 -1"]
+    subprocess.run(command, user=user, group=user, extra_groups=[], stderr=subprocess.DEVNULL, check=False)
+
+
+def _remove_shared_memory(user: int) -> None:
+    """The next run must not find what this one left."""
+    for file in SHARED_MEMORY.iterdir():
+        try:
+            if file.lstat().st_uid == user:
+                file.unlink()
+        except OSError:
+            continue  # a folder, which no run can make there by shm_open, or already gone
 
 
 def main() -> int:
     """Runs the command of the command line; returns its exit status."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    parent, user = int(sys.argv[1]), None if sys.argv[2] == "-" else int(sys.argv[2])
+
+    def clean() -> None:
+        kill_descendants(os.getpid(), user)
+        if user is not None:
+            _remove_shared_memory(user)
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        kill_descendants()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the kernel may say twice that the parent died
+        clean()
         os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
-    die_with_parent(int(sys.argv[1]), signal.SIGTERM)
-    command = subprocess.Popen(sys.argv[2:])
+    die_with_parent(parent, signal.SIGTERM)
+    command = subprocess.Popen(sys.argv[3:])
     status = command.wait()
-    kill_descendants()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    clean()
     return status if status >= 0 else 128 - status
 
 

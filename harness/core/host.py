@@ -50,7 +50,9 @@ class ModelHost:
         self.load_cpu_seconds = 0.0
         command = sandbox.command([sys.executable, "-P", "-m", "harness.core.model_host"], self._listener)
         environment = sandbox.environment(self._listener)
-        self._child = Child(command, environment, sandbox.scratch, output, OUTPUT_BYTES, cpus)
+        self._child = Child(
+            command, environment, sandbox.scratch, output, OUTPUT_BYTES, cpus, sandbox.limits, sandbox.user
+        )
 
     def build(self) -> tuple[list[TensorSpec], str]:
         """Imports the submission and builds its model: the tensors and the digest of their values."""
@@ -164,6 +166,7 @@ class ModelHost:
         cap = self._caps.load_cpu_seconds
         if self._loading and self._child.cpu_seconds() - self._cpu_before > cap:
             raise RunFailed(Failure.HOST_LOAD_CAP, f"building, loading and a first batch took over {cap:.0f} s of CPU")
+        self._child.check_limits()
 
     def _field(self, message: Message, name: str, kind: type) -> Any:
         try:

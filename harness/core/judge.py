@@ -31,6 +31,7 @@ from harness.core.data.shards import open_shard
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
 from harness.core.host import HELLO_SECONDS, HostCaps, ModelHost
+from harness.core.limits import limits_for
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
 from harness.core.scoring import SLOTS, Windows, score
@@ -62,6 +63,7 @@ class Job:
     threads: int
     cpus: list[int]
     referee: int  # process id; the judge ends with it
+    rung: str = ""  # see Sandbox
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,10 @@ def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
     context = Context.from_json(job.context)
     caps = task.caps["cpu" if context.device == "cpu" else "cuda"]
     scratch = Path(job.scratch) / purpose
-    sandbox = Sandbox(job.trust, Path(job.source), scratch, job.threads, context.device != "cpu")
+    gpus = context.device != "cpu"
+    sandbox = Sandbox(
+        job.trust, Path(job.source), scratch, job.threads, gpus, "host", limits_for("host", caps, gpus), rung=job.rung
+    )
     host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
     return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus)
 

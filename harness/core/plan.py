@@ -30,6 +30,7 @@ class Plan:
     dry_steps: int | None = None  # see Context
     judge_holdout: bool = False  # judge the holdout split too: once per record, its gap is reported
     compiled: Path | None = None  # folder of the compile cache, filled when it is not there; None: nothing is kept
+    rung: str = ""  # how the level of trust is reached; see sandbox.py
 
     @property
     def caps(self) -> Caps:

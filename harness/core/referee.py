@@ -23,6 +23,7 @@ from harness.core.failures import Failure, RunFailed
 from harness.core.held_data import tensors_holding_tokens
 from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
+from harness.core.limits import Role, limits_for
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
@@ -124,7 +125,7 @@ class Referee:
     def _launch(self, stack: ExitStack, purpose: str, cpus: Sequence[int]) -> None:
         plan = self._plan
         scratch = self._scratch(purpose)
-        sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
+        sandbox = self._sandbox(scratch, "run")
         self._listener = stack.enter_context(closing(Listener()))
         devices = plan.hardware.devices
         script = str(plan.source / "train.py")
@@ -140,7 +141,7 @@ class Referee:
             command = [sys.executable, *launcher, script]
         self._child = Child(
             sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
-            plan.folder / "output.txt", plan.caps.output_bytes, cpus,
+            plan.folder / "output.txt", plan.caps.output_bytes, cpus, sandbox.limits, sandbox.user,
         )  # fmt: skip
         stack.enter_context(closing(self._child))
         stack.callback(self._note_output)
@@ -167,9 +168,16 @@ class Referee:
     def _launch_host(self, purpose: str, cpus: Sequence[int], load_cpu_seconds: float | None = None) -> ModelHost:
         plan = self._plan
         scratch = self._scratch(purpose)
-        sandbox = Sandbox(plan.trust, plan.source, scratch, self._threads(), plan.hardware.device != "cpu")
+        sandbox = self._sandbox(scratch, "host")
         caps = HostCaps(load_cpu_seconds or plan.caps.host_load_cpu_seconds, plan.caps.timeout_seconds)
         return ModelHost(sandbox, plan.context(), caps, plan.folder / f"{purpose}.txt", cpus)
+
+    def _sandbox(self, scratch: Path, role: Role) -> Sandbox:
+        plan, gpus = self._plan, self._plan.hardware.device != "cpu"
+        return Sandbox(
+            plan.trust, plan.source, scratch, self._threads(), gpus, role, limits_for(role, plan.caps, gpus),
+            plan.hardware.devices, plan.rung, (plan.data_folder,),
+        )  # fmt: skip
 
     def _threads(self) -> int:
         return max(1, self._plan.hardware.cores // self._plan.hardware.devices)
@@ -327,6 +335,7 @@ class Referee:
 
     def _ended_early(self) -> None:
         status = self._child.exit_status()
+        self._child.check_limits()  # the kernel may have ended it for one of them
         self._child.close()
         missing = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
         if status == 0:
@@ -350,8 +359,7 @@ class Referee:
         if self._setting_up and cpu_seconds > self._setup_cap * self._plan.hardware.devices:
             what = "compilation before the run" if self.outcome.state == "COMPILING" else "set-up before run.start"
             raise RunFailed(Failure.SETUP_CAP, f"{what} used more than {self._setup_cap:.0f} s of CPU per process")
-        if self._child.memory_bytes() > caps.memory_bytes:
-            raise RunFailed(Failure.MEMORY_CAP, f"the run took more than {caps.memory_bytes:,} bytes of memory")
+        self._child.check_limits()
 
     def _violate(self, message: str) -> None:
         self._violation = message
@@ -365,7 +373,7 @@ class Referee:
         job = Job(
             task=str(plan.task.path), data_folder=str(plan.data_folder), split=split,
             source=str(plan.source), scratch=str(plan.folder / "scratch"), output=str(plan.folder),
-            trust=plan.trust, context=plan.context().to_json(), weights=weights.descriptor,
+            trust=plan.trust, rung=plan.rung, context=plan.context().to_json(), weights=weights.descriptor,
             batch=plan.batch, length=plan.length, threads=self._threads(), cpus=list(cpus), referee=os.getpid(),
         )  # fmt: skip
         return ask_judge(job, plan.caps.judging_seconds, self._judging)

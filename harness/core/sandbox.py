@@ -1,26 +1,41 @@
-"""What a child may see and use: bubblewrap where the system has it, a guard process elsewhere.
+"""What a child may see and use, on the best of four rungs; every run says at which trust level it ran.
 
-`isolated`: own user, PID, IPC and network namespaces (loopback only), read-only interpreter, packages and
-source, nothing of the corpus, of other runs or of the home folder, a private /tmp and a scratch folder.
-`open`: none of that. A child at `open` can read what its user can read and can attack its parent; the guard
-only makes sure that no process outlives the run. Every run says at which level it ran.
+| rung | level | made of |
+| --- | --- | --- |
+| bubblewrap | isolated | own user, PID, IPC and network namespaces, a file system of its own |
+| user | isolated | for root where namespaces are refused: a fresh user id, Landlock, no internet sockets, the guard |
+| landlock | partial | Landlock and no internet sockets, but the user's own id; the guard |
+| guard | open | nothing: a child reads what its user reads and can attack its parent; no process outlives the run |
+
+On every rung confine.py runs last before the script: system call filter and limits. Inside, only the interpreter,
+its packages, system libraries, the harness, the source and a scratch folder can be read; the model host gets less.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
+from harness.core import bubblewrap, landlock, seccomp
+from harness.core.confine import Confinement
+from harness.core.limits import GIB, OPEN_FILES, Limits, Role
 from harness.core.protocol import NONCE_VARIABLE, SOCKET_VARIABLE, Listener
+from harness.errors import UserError
 from harness.paths import PACKAGE
 
-HOSTNAME = "speedrun"
+Rung = Literal["bubblewrap", "user", "landlock", "guard"]
+LEVELS: dict[Rung, str] = {"bubblewrap": "isolated", "user": "isolated", "landlock": "partial", "guard": "open"}
+
 INSIDE_SOCKET = Path("/run/speedrun/socket")
 INSTALL_REMEDY = (
     "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap; "
@@ -32,91 +47,163 @@ NAMESPACE_REMEDY = (
 )
 # Programs and libraries that an interpreter, a compiler and torch need. /usr/share is left out on purpose:
 # manuals, licences and word lists are text to learn from.
-SYSTEM_FOLDERS = (
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/lib64",
-    "/usr/libexec",
-    "/usr/include",
-    "/usr/local/lib",
-)
-LINKED_FOLDERS = ("/bin", "/sbin", "/lib", "/lib64")
-SYSTEM_FILES = (
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/alternatives",
-    "/sys/devices/system/cpu",
-)
+SYSTEM_PATHS = (
+    "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/include", "/usr/local/lib",
+    "/bin", "/sbin", "/lib", "/lib64",
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/sys/devices/system/cpu",
+)  # fmt: skip
 GPU_PATHS = ("/usr/local/cuda", "/sys", "/etc/OpenCL")
+# Where no mount can hide the rest: single files of /proc, and the process's own folder in it.
+PROC_PATHS = (
+    "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
+    "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia", "/etc/hosts",
+    "/etc/nsswitch.conf", "/etc/host.conf",
+)  # fmt: skip
+PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+SHARED_MEMORY = "/dev/shm"
+NO_LIMITS = Limits(memory_bytes=64 * GIB, tasks=1024, file_bytes=GIB, scratch_bytes=GIB, shared_memory_bytes=GIB)
 
 
 @dataclass(frozen=True)
 class SandboxProbe:
-    """The trust level this machine can give, what lacks for the next one, and how to get it."""
+    """The trust level this machine can give and by which rung, what lacks for more, and how to get it."""
 
     level: str
     lacks: list[str] = field(default_factory=list)
     remedy: str = ""
+    rung: Rung = "guard"
+
+    def level_for(self, processes: int) -> str:
+        """The level of a run of that many processes: on the rung `user` several need TCP, which reaches outside."""
+        return "partial" if self.rung == "user" and processes > 1 else self.level
 
 
 @cache
 def probe() -> SandboxProbe:
-    """Tries the sandbox once in this process (about 20 ms)."""
-    program = shutil.which("bwrap")
+    """Tries the rungs from the best one down, once in this process (about 20 ms for the first)."""
     if not sys.platform.startswith("linux"):
         return SandboxProbe("open", ["Linux namespaces"], "use Linux for runs that are to be records")
-    if program is None:
-        return SandboxProbe("open", ["bubblewrap"], INSTALL_REMEDY)
-    command = [program, *_namespaces(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    filtered = [] if seccomp.available() else [f"a system call filter for {os.uname().machine}"]
+    lack, remedy = _bubblewrap_lack()
+    if not lack:
+        return SandboxProbe("isolated", filtered, rung="bubblewrap")
+    lacks, remedies = [lack], [remedy]
+    if landlock.abi() == 0:
+        return SandboxProbe("open", [*lacks, "Landlock", *filtered], remedy, "guard")
+    if os.geteuid() == 0:
+        closed = closed_to_others([*_python_paths(), str(PACKAGE)])
+        if closed is not None:
+            lacks.append(f"a way for another user id to the interpreter and the harness ({closed} is closed to others)")
+            remedies.append(f"chmod o+x {closed} (it lets others pass through, not list), or move Python out of it")
+        elif _holds("user") and seccomp.available():
+            several = "a network of their own for runs of several processes"
+            return SandboxProbe("isolated", [*lacks, several, *_landlock_lacks()], remedy, "user")
+        else:
+            lacks.append("the right to take on another user id")
+    lacks += ["a user id of its own", *_landlock_lacks(), *filtered]
+    if _holds("landlock"):
+        return SandboxProbe("partial", lacks, "; or ".join(remedies), "landlock")
+    return SandboxProbe("open", [*lacks, "working Landlock rules"], "; or ".join(remedies), "guard")
+
+
+def _bubblewrap_lack() -> tuple[str, str]:
+    """What keeps bubblewrap from working here, and its remedy; twice "" if nothing does."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap", INSTALL_REMEDY
     try:
-        tried = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        tried = subprocess.run(bubblewrap.trial(), capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return SandboxProbe("open", [f"a working bubblewrap ({error})"], NAMESPACE_REMEDY)
-    if tried.returncode != 0:
-        said = tried.stderr.decode(errors="replace").strip()
-        return SandboxProbe("open", [f"user namespaces ({said})"], NAMESPACE_REMEDY)
-    return SandboxProbe("isolated")
+        return f"a working bubblewrap ({error})", NAMESPACE_REMEDY
+    said = tried.stderr.decode(errors="replace").strip()
+    return (f"user namespaces ({said})", NAMESPACE_REMEDY) if tried.returncode else ("", "")
+
+
+def _landlock_lacks() -> list[str]:
+    version = landlock.abi()
+    lacks = [] if version >= landlock.SCOPES_SINCE else ["Landlock rules about signals (Linux 6.12)"]
+    return lacks if version >= landlock.TCP_SINCE else [*lacks, "Landlock rules about TCP (Linux 6.7)"]
+
+
+def _holds(rung: Rung) -> bool:
+    """Tries a rung that rests on Landlock: a file that anybody may read must not be readable inside."""
+    with tempfile.TemporaryDirectory(prefix="speedrun-probe-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        secret, source, scratch = folder / "secret", folder / "source", folder / "scratch"
+        source.mkdir()
+        scratch.mkdir()
+        secret.write_text("readable by all\n")
+        secret.chmod(0o644)
+        listener = Listener()
+        try:
+            sandbox = Sandbox(LEVELS[rung], source, scratch, threads=1, rung=rung)
+            code = (
+                "import os, sys\n"
+                "try:\n    open(sys.argv[1])\n"
+                "except PermissionError:\n    print(os.getuid(), file=open('kept', 'w'))\n"
+            )
+            command = sandbox.command([sys.executable, "-S", "-c", code, str(secret)], listener)
+            environment = sandbox.environment(listener)
+            subprocess.run(command, env=environment, cwd=scratch, capture_output=True, timeout=60, check=False)
+            expected = os.getuid() if sandbox.user is None else sandbox.user
+            return (scratch / "kept").read_text().strip() == str(expected)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        finally:
+            listener.close()
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What one child gets: read-only folders, a scratch folder to write in, devices and threads."""
+    """What one child gets: read-only folders, a scratch folder to write in, devices, threads and limits.
+
+    `rung` "" is the best one of that level here. `private` folders are closed to other users where the child is one.
+    """
 
     level: str
     source: Path
     scratch: Path
     threads: int
     gpus: bool = False
+    role: Role = "run"
+    limits: Limits = NO_LIMITS
+    processes: int = 1
+    rung: str = ""
+    private: tuple[Path, ...] = ()
+    user: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if not self.rung:
+            object.__setattr__(self, "rung", _best_rung(self.level))
+        if self.rung == "user":
+            object.__setattr__(self, "user", fresh_user())
 
     def command(self, command: Sequence[str], listener: Listener) -> list[str]:
         """The command line that runs `command` inside. `listener`'s socket is what it may talk to."""
-        if self.level != "isolated":
-            return [sys.executable, "-P", "-m", "harness.core.guard", str(os.getpid()), *command]
-        binds = [*_system_binds(), *_python_binds(), "--ro-bind", str(self.source), str(self.source)]
-        binds += ["--ro-bind", str(PACKAGE), str(PACKAGE), "--bind", str(self.scratch), str(self.scratch)]
-        binds += ["--bind", str(listener.path), str(INSIDE_SOCKET)]
+        confined = [sys.executable, "-P", "-S", "-m", "harness.core.confine", self._confinement().to_json(), *command]
+        (self.scratch / "tmp").mkdir(exist_ok=True)
+        if self.rung != "bubblewrap":
+            if self.user is not None:
+                self._hand_over(listener)
+            user = "-" if self.user is None else str(self.user)
+            return [sys.executable, "-P", "-m", "harness.core.guard", str(os.getpid()), user, *confined]
         hosts = self.scratch / "hosts"  # torchrun looks its own name up; the machine's file stays outside
-        hosts.write_text(f"127.0.0.1 localhost {HOSTNAME}\n")
-        binds += ["--ro-bind", str(hosts), "/etc/hosts"]
-        if self.gpus:
-            for path in GPU_PATHS:
-                binds += ["--ro-bind-try", path, path]
-            for device in sorted(Path("/dev").glob("nvidia*")):
-                binds += ["--dev-bind", str(device), str(device)]
-        places = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-        program = shutil.which("bwrap") or "bwrap"
-        return [program, *_namespaces(), *places, *binds, "--remount-ro", "/", "--chdir", str(self.scratch), *command]
+        hosts.write_text(f"127.0.0.1 localhost {bubblewrap.HOSTNAME}\n")
+        return bubblewrap.command_line(
+            confined, readable=self._readable(), scratch=self.scratch, sockets={listener.path: INSIDE_SOCKET},
+            hosts=hosts, devices=_gpu_devices() if self.gpus else [],
+            memory_bytes=self.limits.shared_memory_bytes, shared_memory=self.role == "run",
+        )  # fmt: skip
 
     def environment(self, listener: Listener) -> dict[str, str]:
         """The whole environment of the child: an allow-list, the same on every machine."""
-        socket_path = INSIDE_SOCKET if self.level == "isolated" else listener.path
+        socket_path = INSIDE_SOCKET if self.rung == "bubblewrap" else listener.path
         threads = str(self.threads)
         cache_folder = self.scratch / "cache"
         return {
             "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.scratch),
+            "TMPDIR": str(self.scratch / "tmp"),
             "USER": "speedrun",
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(PACKAGE.parent),
@@ -132,35 +219,82 @@ class Sandbox:
             NONCE_VARIABLE: listener.nonce,
         }
 
+    def _confinement(self) -> Confinement:
+        ruled = self.rung in ("user", "landlock")
+        # Where other processes share the user id, the kernel would count theirs; twice ours, so that ours is named.
+        tasks = 2 * self.limits.tasks if self.rung in ("bubblewrap", "user") else None
+        write = [str(self.scratch), *PLAIN_DEVICES, *(_gpu_devices() if self.gpus else [])]
+        if self.role == "run" and (self.gpus or self.processes > 1):
+            write.append(SHARED_MEMORY)
+        return Confinement(
+            network=self._network(), file_bytes=self.limits.file_bytes, open_files=OPEN_FILES, tasks=tasks,
+            read=[*self._readable(), *PROC_PATHS] if ruled else None, write=write if ruled else None, user=self.user,
+        )  # fmt: skip
 
-def _namespaces() -> list[str]:
-    return [
-        "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--uid", "1000", "--gid", "1000", "--hostname", HOSTNAME, "--die-with-parent", "--new-session",
-    ]  # fmt: skip
+    def _network(self) -> str:
+        """The model host needs none. Without a network of its own a run gets TCP only to let its processes meet."""
+        if self.role == "host":
+            return "none"
+        if self.rung in ("user", "landlock"):
+            return "tcp" if self.processes > 1 else "none"
+        return "all"
+
+    def _readable(self) -> list[str]:
+        paths = [*SYSTEM_PATHS, *_python_paths(), str(PACKAGE), str(self.source)]
+        return [*paths, *GPU_PATHS] if self.gpus else paths
+
+    def _hand_over(self, listener: Listener) -> None:
+        """Gives scratch and socket to the child's user, and takes from it what others may read. Raises UserError."""
+        assert self.user is not None
+        closed = closed_to_others([str(self.source.parent), str(self.scratch.parent)])
+        if closed is not None:
+            message = f"{closed}: the run's own user id cannot pass through this folder"
+            raise UserError(message, f"chmod o+x {closed}, or choose another --runs-dir")
+        for place in (self.scratch, self.scratch / "tmp", listener.path.parent, listener.path):
+            os.chown(place, self.user, self.user)
+        for place in (self.source, *self.source.rglob("*")):
+            place.chmod(stat.S_IMODE(place.stat().st_mode) | (0o555 if place.is_dir() else 0o444))
+        for place in self.private:
+            place.chmod(stat.S_IMODE(place.stat().st_mode) & ~0o007)
 
 
-def _system_binds() -> list[str]:
-    binds: list[str] = []
-    for folder in SYSTEM_FOLDERS:
-        binds += ["--ro-bind-try", folder, folder]
-    for folder in LINKED_FOLDERS:
-        if Path(folder).is_symlink():
-            binds += ["--symlink", str(Path(folder).readlink()), folder]
-        else:
-            binds += ["--ro-bind-try", folder, folder]
-    for path in SYSTEM_FILES:
-        binds += ["--ro-bind-try", path, path]
-    return binds
+def _best_rung(level: str) -> str:
+    if level == "isolated" and probe().level == "isolated":
+        return probe().rung
+    return next(rung for rung, its_level in LEVELS.items() if its_level == level)
 
 
-def _python_binds() -> list[str]:
+def fresh_user() -> int:
+    """A user id that nobody has, from the high end of those this container maps, below the 32-bit signed limit."""
+    end = 1 << 31
+    for kind in ("uid_map", "gid_map"):
+        ranges = [list(map(int, line.split())) for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
+        end = min(end, max(first + count for first, _, count in ranges))
+    taken = {folder.stat().st_uid for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+    # The last thousand stay free: 65534 and 65535 stand for nobody where 65536 ids are mapped.
+    while (user := end - 1000 - secrets.randbelow(4000)) in taken:
+        continue
+    return user
+
+
+def closed_to_others(paths: Iterable[str]) -> Path | None:
+    """The first folder on the way to any of these paths that another user may not pass through, links followed."""
+    for path in paths:
+        for place in dict.fromkeys([Path(path), Path(path).resolve()]):
+            for folder in [*reversed(place.parents), place]:
+                if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
+                    return folder
+    return None
+
+
+def _python_paths() -> list[str]:
     """The interpreter, its standard library and the environment's packages, wherever they lie."""
-    binds: list[str] = []
+    paths: list[str] = []
     for home in dict.fromkeys([sys.prefix, sys.base_prefix]):
         # Not the whole prefix: its share folder holds text, and a prefix may be all of /usr/local.
-        for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg"):
-            path = str(Path(home) / part)
-            if path not in SYSTEM_FOLDERS:
-                binds += ["--ro-bind-try", path, path]
-    return binds
+        paths += [str(Path(home) / part) for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg")]
+    return [path for path in paths if path not in SYSTEM_PATHS]
+
+
+def _gpu_devices() -> list[str]:
+    return [str(device) for device in sorted(Path("/dev").glob("nvidia*"))]

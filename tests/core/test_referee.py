@@ -85,15 +85,16 @@ def test_tensors_that_differ_from_the_fresh_build(toys: Toys) -> None:
 
 @pytest.fixture
 def tenth_of_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A class of a tenth of a core, so that what is shown does not depend on who else uses the machine's cores."""
+    """No run can widen its affinity where system calls are filtered; the rule about CPU seconds must hold alone."""
     monkeypatch.setattr(referee_module, "CORES_TOLERANCE", 0.1)
 
 
-def test_more_cores_than_the_class(toys: Toys, tenth_of_a_core: None) -> None:
+@pytest.mark.usefixtures("tenth_of_a_core")
+def test_more_cores_than_the_class(toys: Toys) -> None:
     burn = """
 run = connect_run()
 start(run)
-burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+burners = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
 time.sleep(3)
 finish(run)
 """
@@ -278,7 +279,8 @@ def test_memory_cap(toys: Toys) -> None:
     assert toys.run(grows, memory_bytes=400_000_000).reason is Failure.MEMORY_CAP
 
 
-def test_cpu_time_of_helpers_that_nobody_waits_for_counts(toys: Toys, tenth_of_a_core: None) -> None:
+@pytest.mark.usefixtures("tenth_of_a_core")
+def test_cpu_time_of_helpers_that_nobody_waits_for_counts(toys: Toys) -> None:
     script = """
 run = connect_run()
 start(run)
