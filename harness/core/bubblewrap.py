@@ -25,12 +25,12 @@ def trial() -> list[str]:
 
 
 def command_line(
-    command: Sequence[str], *, readable: Iterable[str], scratch: Path, sockets: dict[Path, Path], hosts: Path,
-    devices: Iterable[str], memory_bytes: int, shared_memory: bool,
+    command: Sequence[str], *, readable: Iterable[str], hidden: Iterable[str], scratch: Path,
+    sockets: dict[Path, Path], hosts: Path, devices: Iterable[str], memory_bytes: int, shared_memory: bool,
 ) -> list[str]:  # fmt: skip
-    """`command` with `readable` read-only and `scratch` writable, each at its own path; `sockets` maps outside to in.
+    """`command` with `readable` (less `hidden`) read-only and `scratch` writable, each at its own path.
 
-    With `shared_memory` there are a /tmp and a /dev/shm of at most `memory_bytes` each.
+    `sockets` maps paths outside to those inside. With `shared_memory` there are a /tmp and a /dev/shm of at most `memory_bytes` each.
     """
     arguments = ["--proc", "/proc", "--dev", "/dev"]
     if shared_memory:
@@ -40,6 +40,8 @@ def command_line(
         # A link such as /lib stays one; everything else is bound, and passed over where it does not exist.
         link = Path(path).is_symlink() and not Path(path).readlink().is_absolute()
         arguments += ["--symlink", str(Path(path).readlink()), path] if link else ["--ro-bind-try", path, path]
+    for path in hidden:
+        arguments += ["--tmpfs", path, "--remount-ro", path]
     for device in devices:
         arguments += ["--dev-bind", device, device]
     for outside, inside in sockets.items():

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -134,7 +135,7 @@ class Child:
         self._next_look = now + LIMITS_SECONDS
         tasks = self.tasks()
         if tasks > limits.tasks or (self._cgroup is not None and self._cgroup.refused_forks()):
-            message = f"it started {tasks:,} processes and threads; {limits.tasks:,} are allowed"
+            message = f"it started more than the {limits.tasks:,} processes and threads that are allowed"
             raise RunFailed(Failure.PROCESS_CAP, message)
         if self.memory_bytes() > limits.memory_bytes or (self._cgroup is not None and self._cgroup.ran_out_of_memory()):
             raise RunFailed(Failure.MEMORY_CAP, f"it took more than {limits.memory_bytes:,} bytes of memory")
@@ -150,10 +151,10 @@ class Child:
         if self._process.poll() is None:
             if self._cgroup is not None:
                 self._cgroup.kill()
-            else:
-                kill_descendants(self._process.pid, self._user, KILL_SECONDS)
-            # The guard kills what it guards on SIGTERM; bubblewrap's namespace dies with bubblewrap.
+            # Bubblewrap's namespace dies with bubblewrap. The guard kills what it guards, and is helped from here,
+            # where no crowd of processes shares the core.
             self._process.send_signal(signal.SIGTERM)
+            kill_descendants(self._process.pid, self._user, KILL_SECONDS)
             try:
                 self._process.wait(KILL_SECONDS)
             except subprocess.TimeoutExpired:
@@ -179,10 +180,11 @@ class Child:
         return bool(select.select([self._pipe], [], [], 0)[0])
 
     def _pids(self) -> list[int]:
-        return [self._process.pid, *descendants(self._process.pid)]
+        """The process and its descendants; of a crowd past its limit only the first, and one more than allowed."""
+        below = descendants(self._process.pid)
+        return [self._process.pid, *islice(below, self._limits.tasks if self._limits is not None else None)]
 
     def _tree(self) -> list[psutil.Process]:
-        """The process and its descendants."""
         found: list[psutil.Process] = []
         for pid in self._pids():
             try:

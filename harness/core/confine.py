@@ -22,7 +22,8 @@ MAX_CAPABILITY = 63
 
 
 class Confinement:
-    """What to give up. `read` and `write` are the only paths left, None for all; `user` is a user and group id.
+    """What to give up. `read` and `write` are the only paths left, None for all, and of `listed` the names below;
+    `user` is a user and group id.
 
     `network`: "none", "tcp" (streams, wherever the network namespace reaches) or "all". `tasks`: processes and
     threads of this user, None where others share the user id and the kernel would count theirs too.
@@ -31,7 +32,7 @@ class Confinement:
     def __init__(
         self, network: str = "none", file_bytes: int | None = None, open_files: int | None = None,
         tasks: int | None = None, read: list[str] | None = None, write: list[str] | None = None,
-        user: int | None = None,
+        listed: list[str] | None = None, user: int | None = None,
     ) -> None:  # fmt: skip
         self.network = network
         self.file_bytes = file_bytes
@@ -39,6 +40,7 @@ class Confinement:
         self.tasks = tasks
         self.read = read
         self.write = write
+        self.listed = listed
         self.user = user
 
     def to_json(self) -> str:
@@ -49,7 +51,7 @@ class Confinement:
         seccomp.no_new_privileges()
         self._limit()
         if self.read is not None:
-            landlock.restrict(self.read, self.write or [], tcp=self.network != "none")
+            landlock.restrict(self.read, self.write or [], self.listed or [], tcp=self.network != "none")
             self._drop_rights()
         if seccomp.available():
             seccomp.install(seccomp.assemble(os.uname().machine, *self._sockets()))
@@ -88,7 +90,7 @@ class Confinement:
 
 
 def main() -> None:
-    """Confines this process and becomes the command; with status 126 where that is refused."""
+    """Confines this process and becomes the command; says why and ends with status 1 where that is refused."""
     try:
         Confinement(**json.loads(sys.argv[1])).apply()
         os.execv(sys.argv[2], sys.argv[2:])

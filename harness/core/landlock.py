@@ -35,8 +35,9 @@ def abi() -> int:
     return max(0, _libc().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(VERSION_FLAG)))
 
 
-def restrict(read: Iterable[str], write: Iterable[str], tcp: bool) -> None:
-    """From here on only files below `read` and `write`; no TCP unless `tcp`; no signal to a process outside.
+def restrict(read: Iterable[str], write: Iterable[str], listed: Iterable[str], tcp: bool) -> None:
+    """From here on only files below `read` and `write`, and the names below `listed`; no TCP unless `tcp`; no signal
+    to a process outside.
 
     Paths that do not exist are passed over. Needs no_new_privileges or root. Raises OSError.
     """
@@ -50,7 +51,7 @@ def restrict(read: Iterable[str], write: Iterable[str], tcp: bool) -> None:
     attributes = struct.pack(f"={len(words)}Q", *words)
     ruleset = _checked(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     try:
-        for paths, rights in ((read, READ), (write, handled)):
+        for paths, rights in ((read, READ), (write, handled), (listed, READ_DIR)):
             for path in paths:
                 _allow(ruleset, path, rights & handled)
         _checked(RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))

@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from harness.core import bubblewrap, landlock, seccomp
+from harness.core import bubblewrap, landlock, seccomp, visible
 from harness.core.confine import Confinement
 from harness.core.limits import GIB, OPEN_FILES, Limits, Role
 from harness.core.protocol import NONCE_VARIABLE, SOCKET_VARIABLE, Listener
@@ -45,14 +45,6 @@ NAMESPACE_REMEDY = (
     "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 and "
     "kernel.apparmor_restrict_unprivileged_userns=0, or run as root outside a restricted container"
 )
-# Programs and libraries that an interpreter, a compiler and torch need. /usr/share is left out on purpose:
-# manuals, licences and word lists are text to learn from.
-SYSTEM_PATHS = (
-    "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/libexec", "/usr/include", "/usr/local/lib",
-    "/bin", "/sbin", "/lib", "/lib64",
-    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/sys/devices/system/cpu",
-)  # fmt: skip
-GPU_PATHS = ("/usr/local/cuda", "/sys", "/etc/OpenCL")
 # Where no mount can hide the rest: single files of /proc, and the process's own folder in it.
 PROC_PATHS = (
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
@@ -90,18 +82,17 @@ def probe() -> SandboxProbe:
     lacks, remedies = [lack], [remedy]
     if landlock.abi() == 0:
         return SandboxProbe("open", [*lacks, "Landlock", *filtered], remedy, "guard")
+    missing = lack_for("user")
+    if not missing:
+        several = "a network of their own for runs of several processes"
+        return SandboxProbe("isolated", [*lacks, several, *_landlock_lacks()], remedy, "user")
     if os.geteuid() == 0:
-        closed = closed_to_others([*_python_paths(), str(PACKAGE)])
+        lacks.append(f"a run under another user id ({missing})")
+        closed = closed_to_others([*visible.python_paths(), str(PACKAGE)])
         if closed is not None:
-            lacks.append(f"a way for another user id to the interpreter and the harness ({closed} is closed to others)")
-            remedies.append(f"chmod o+x {closed} (it lets others pass through, not list), or move Python out of it")
-        elif _holds("user") and seccomp.available():
-            several = "a network of their own for runs of several processes"
-            return SandboxProbe("isolated", [*lacks, several, *_landlock_lacks()], remedy, "user")
-        else:
-            lacks.append("the right to take on another user id")
-    lacks += ["a user id of its own", *_landlock_lacks(), *filtered]
-    if _holds("landlock"):
+            remedies.append(f"chmod o+x {closed} (lets others pass through, not list), or move Python out of it")
+    lacks += ["a user id and a /dev/shm of its own", *_landlock_lacks(), *filtered]
+    if not lack_for("landlock"):
         return SandboxProbe("partial", lacks, "; or ".join(remedies), "landlock")
     return SandboxProbe("open", [*lacks, "working Landlock rules"], "; or ".join(remedies), "guard")
 
@@ -116,6 +107,27 @@ def _bubblewrap_lack() -> tuple[str, str]:
         return f"a working bubblewrap ({error})", NAMESPACE_REMEDY
     said = tried.stderr.decode(errors="replace").strip()
     return (f"user namespaces ({said})", NAMESPACE_REMEDY) if tried.returncode else ("", "")
+
+
+def lack_for(rung: Rung) -> str:
+    """Why a rung does not work here; "" if it does. `probe` says how to put that right."""
+    if not sys.platform.startswith("linux"):
+        return "not on Linux"
+    if rung == "bubblewrap":
+        return _bubblewrap_lack()[0]
+    if rung == "guard":
+        return ""
+    if landlock.abi() == 0:
+        return "no Landlock"
+    if rung == "user":
+        closed = closed_to_others([*visible.python_paths(), str(PACKAGE)])
+        if os.geteuid() != 0:
+            return "not root"
+        if not seccomp.available():
+            return "no system call filter"
+        if closed is not None:
+            return f"{closed} is closed to other users"
+    return "" if _holds(rung) else "its rules do not hold"
 
 
 def _landlock_lacks() -> list[str]:
@@ -183,6 +195,8 @@ class Sandbox:
         confined = [sys.executable, "-P", "-S", "-m", "harness.core.confine", self._confinement().to_json(), *command]
         (self.scratch / "tmp").mkdir(exist_ok=True)
         if self.rung != "bubblewrap":
+            self._import_folder().mkdir(exist_ok=True)
+            (self._import_folder() / PACKAGE.name).symlink_to(PACKAGE)
             if self.user is not None:
                 self._hand_over(listener)
             user = "-" if self.user is None else str(self.user)
@@ -190,8 +204,8 @@ class Sandbox:
         hosts = self.scratch / "hosts"  # torchrun looks its own name up; the machine's file stays outside
         hosts.write_text(f"127.0.0.1 localhost {bubblewrap.HOSTNAME}\n")
         return bubblewrap.command_line(
-            confined, readable=self._readable(), scratch=self.scratch, sockets={listener.path: INSIDE_SOCKET},
-            hosts=hosts, devices=_gpu_devices() if self.gpus else [],
+            confined, readable=self._readable(), hidden=visible.hidden(), scratch=self.scratch,
+            sockets={listener.path: INSIDE_SOCKET}, hosts=hosts, devices=_gpu_devices() if self.gpus else [],
             memory_bytes=self.limits.shared_memory_bytes, shared_memory=self.role == "run",
         )  # fmt: skip
 
@@ -206,7 +220,7 @@ class Sandbox:
             "TMPDIR": str(self.scratch / "tmp"),
             "USER": "speedrun",
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(PACKAGE.parent),
+            "PYTHONPATH": str(self._import_folder()),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": threads,
@@ -219,17 +233,25 @@ class Sandbox:
             NONCE_VARIABLE: listener.nonce,
         }
 
+    def _import_folder(self) -> Path:
+        """Where Python looks for the harness. Python lists such a folder, and only bubblewrap can hide its rest."""
+        return PACKAGE.parent if self.rung == "bubblewrap" else self.scratch / "python"
+
     def _confinement(self) -> Confinement:
         ruled = self.rung in ("user", "landlock")
         # Where other processes share the user id, the kernel would count theirs; twice ours, so that ours is named.
         tasks = 2 * self.limits.tasks if self.rung in ("bubblewrap", "user") else None
         write = [str(self.scratch), *PLAIN_DEVICES, *(_gpu_devices() if self.gpus else [])]
-        if self.role == "run" and (self.gpus or self.processes > 1):
-            write.append(SHARED_MEMORY)
-        return Confinement(
-            network=self._network(), file_bytes=self.limits.file_bytes, open_files=OPEN_FILES, tasks=tasks,
-            read=[*self._readable(), *PROC_PATHS] if ruled else None, write=write if ruled else None, user=self.user,
-        )  # fmt: skip
+        if self.role == "run":
+            write.append(SHARED_MEMORY)  # locks of multiprocessing; the guard removes what the user leaves there
+        confinement = Confinement(self._network(), self.limits.file_bytes, OPEN_FILES, tasks, user=self.user)
+        if ruled:
+            confinement.read, confinement.listed = visible.without_hidden(self._readable())
+            confinement.read += PROC_PATHS
+            if self.processes > 1:
+                confinement.read.append("/sys")  # gloo looks for network devices, and fails where it may not look
+            confinement.write = write
+        return confinement
 
     def _network(self) -> str:
         """The model host needs none. Without a network of its own a run gets TCP only to let its processes meet."""
@@ -240,8 +262,7 @@ class Sandbox:
         return "all"
 
     def _readable(self) -> list[str]:
-        paths = [*SYSTEM_PATHS, *_python_paths(), str(PACKAGE), str(self.source)]
-        return [*paths, *GPU_PATHS] if self.gpus else paths
+        return [*visible.system_paths(self.gpus), *visible.python_paths(), str(PACKAGE), str(self.source)]
 
     def _hand_over(self, listener: Listener) -> None:
         """Gives scratch and socket to the child's user, and takes from it what others may read. Raises UserError."""
@@ -285,15 +306,6 @@ def closed_to_others(paths: Iterable[str]) -> Path | None:
                 if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
                     return folder
     return None
-
-
-def _python_paths() -> list[str]:
-    """The interpreter, its standard library and the environment's packages, wherever they lie."""
-    paths: list[str] = []
-    for home in dict.fromkeys([sys.prefix, sys.base_prefix]):
-        # Not the whole prefix: its share folder holds text, and a prefix may be all of /usr/local.
-        paths += [str(Path(home) / part) for part in ("bin", "lib", "lib64", "include", "pyvenv.cfg")]
-    return [path for path in paths if path not in SYSTEM_PATHS]
 
 
 def _gpu_devices() -> list[str]:

@@ -7,21 +7,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.core.sandbox import probe
 from tests.conftest import Toy
+from tests.core.boxes import open_folder, require
 
 # A referee with a toy child that forks away three times over, ignoring every signal it can.
 DRIVER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import pytest
 from tests.conftest import Toy
 from tests.core.children import Toys
+from harness.core.referee import Referee
 from harness.core.task import load_task
 
 with pytest.MonkeyPatch.context() as monkeypatch:
@@ -39,7 +42,7 @@ time.sleep(1)
 print("forked", flush=True)
 time.sleep(600)
 '''.replace("MARKER", sys.argv[5])
-    print(toys.run(script), flush=True)
+    print(Referee(replace(toys.plan(script), rung=sys.argv[6])).run(), flush=True)
 """
 
 
@@ -60,13 +63,18 @@ def wait_until(condition, seconds: float = 20) -> bool:  # type: ignore[no-untyp
     return False
 
 
-@pytest.mark.parametrize("level", ["isolated", "open"])
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("rung", ["bubblewrap", "user", "guard"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_process_outlives_a_killed_referee(toy: Toy, tmp_path: Path, level: str, number: signal.Signals) -> None:
-    if level == "isolated" and probe().level != "isolated":
-        pytest.skip("no bubblewrap here")
-    marker = f"marker-{os.getpid()}-{level}-{number}"
-    arguments = [str(toy.task.path), str(toy.data_dir), str(tmp_path), level, marker]
+def test_no_process_outlives_a_killed_referee(toy: Toy, folder: Path, rung: str, number: signal.Signals) -> None:
+    level = require(rung)
+    marker = f"marker-{os.getpid()}-{rung}-{number}"
+    arguments = [str(toy.task.path), str(toy.data_dir), str(folder), level, marker, rung]
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert wait_until(lambda: len(marked(marker)) >= 3), "the toy child did not fork"

@@ -1,0 +1,116 @@
+"""The filter's logic on both machines, by interpreting its program; that the kernel takes it, on this one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.core import seccomp
+from harness.core.confine import Confinement
+
+ALL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
+OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
+
+
+def answer(machine: str, number: int, *arguments: int, families: tuple[int, ...] = ALL, streams: bool = False) -> int:
+    """What the program for `machine` returns for one call there."""
+    return interpret(seccomp.assemble(machine, families, streams), machine, number, arguments)
+
+
+def interpret(program: list[seccomp.Instruction], machine: str, number: int, arguments: tuple[int, ...]) -> int:
+    """Classic BPF, the few instructions that the filter uses."""
+    memory = {seccomp.NUMBER: number, seccomp.ARCHITECTURE: seccomp.AUDIT_ARCHITECTURE[machine]}
+    memory |= {seccomp.ARGUMENTS + 8 * index: value & 0xFFFFFFFF for index, value in enumerate(arguments)}
+    place = accumulator = 0
+    while True:
+        code, true, false, value = program[place]
+        place += 1
+        if code == seccomp.LOAD:
+            accumulator = memory[value]
+        elif code == seccomp.AND:
+            accumulator &= value
+        elif code == seccomp.RETURN:
+            return value
+        else:
+            compare = {seccomp.EQUAL: int.__eq__, seccomp.AT_LEAST: int.__ge__, seccomp.ANY_BIT: int.__and__}[code]
+            place += true if compare(accumulator, value) else false
+
+
+@pytest.fixture(params=["x86_64", "aarch64"])
+def machine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_every_refused_call_is_refused_and_others_are_not(machine: str) -> None:
+    column = list(seccomp.AUDIT_ARCHITECTURE).index(machine)
+    refused = {numbers[column] for numbers in seccomp.REFUSED.values()} - {None}
+    special = {seccomp.CLONE[column], seccomp.CLONE3[column], seccomp.SOCKET[column], seccomp.SETPRIORITY[column]}
+    for number in set(range(480)) - special:
+        expected = seccomp.REFUSE if number in refused else seccomp.ALLOW
+        assert answer(machine, number) == expected, number
+
+
+def test_a_foreign_architecture_is_refused(machine: str) -> None:
+    program = seccomp.assemble(machine, ALL, streams_only=False)
+    assert interpret(program, OTHER[machine], 0, ()) == seccomp.REFUSE
+
+
+def test_processes_can_be_made_and_namespaces_cannot(machine: str) -> None:
+    column = list(seccomp.AUDIT_ARCHITECTURE).index(machine)
+    threads, new_network, signal_number = 0x3D0F00, 0x40000000, 17
+    assert answer(machine, seccomp.CLONE[column], threads) == seccomp.ALLOW
+    assert answer(machine, seccomp.CLONE[column], signal_number) == seccomp.ALLOW
+    assert answer(machine, seccomp.CLONE[column], new_network | signal_number) == seccomp.REFUSE
+    assert answer(machine, seccomp.CLONE3[column]) == seccomp.UNKNOWN
+
+
+def test_priority_can_be_lowered_and_not_raised(machine: str) -> None:
+    number = seccomp.SETPRIORITY[list(seccomp.AUDIT_ARCHITECTURE).index(machine)]
+    assert answer(machine, number, 0, 0, 10) == seccomp.ALLOW
+    assert answer(machine, number, 0, 0, -1) == seccomp.REFUSE
+
+
+def test_sockets_are_of_the_allowed_families_and_kinds(machine: str) -> None:
+    number = seccomp.SOCKET[list(seccomp.AUDIT_ARCHITECTURE).index(machine)]
+    flags = socket.SOCK_CLOEXEC
+    for family in ALL:
+        assert answer(machine, number, family, socket.SOCK_STREAM | flags, streams=True) == seccomp.ALLOW
+        assert answer(machine, number, family, socket.SOCK_DGRAM) == seccomp.ALLOW
+    assert answer(machine, number, socket.AF_INET, socket.SOCK_DGRAM | flags, streams=True) == seccomp.REFUSE
+    assert answer(machine, number, socket.AF_INET6, socket.SOCK_RAW, streams=True) == seccomp.REFUSE
+    assert answer(machine, number, socket.AF_INET, socket.SOCK_STREAM, families=(socket.AF_UNIX,)) == seccomp.REFUSE
+    assert answer(machine, number, socket.AF_PACKET, socket.SOCK_RAW) == seccomp.REFUSE
+
+
+def test_the_numbers_are_those_of_the_headers() -> None:
+    header = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+    if not header.is_file():
+        pytest.skip("no kernel headers of x86_64 here")
+    known = {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)", header.read_text())}
+    assert {name: numbers[0] for name, numbers in seccomp.REFUSED.items()} == {
+        name: known[name] for name in seccomp.REFUSED
+    }
+    special = (seccomp.CLONE, seccomp.CLONE3, seccomp.SOCKET, seccomp.SETPRIORITY)
+    assert [numbers[0] for numbers in special] == [known[n] for n in ("clone", "clone3", "socket", "setpriority")]
+
+
+@pytest.mark.skipif(not seccomp.available(), reason="no system call filter for this machine")
+def test_the_kernel_takes_the_filter_and_it_outlives_exec() -> None:
+    code = "import os\ntry:\n    os.sched_setaffinity(0, {0})\nexcept OSError as error:\n    print(error.errno)"
+    launcher = [sys.executable, "-P", "-S", "-m", "harness.core.confine", Confinement().to_json()]
+    done = subprocess.run([*launcher, sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(errno.EPERM)]
+
+
+def test_a_sandbox_that_cannot_be_set_up_says_so() -> None:
+    launcher = [sys.executable, "-P", "-S", "-m", "harness.core.confine", Confinement(network="none").to_json()]
+    done = subprocess.run([*launcher, "/no/such/program"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "the sandbox cannot be set up" in done.stderr
+    assert os.strerror(errno.ENOENT) in done.stderr
