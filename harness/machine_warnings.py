@@ -51,7 +51,7 @@ _LIST: dict[str, tuple[str, str]] = {
         "end other programs that hold memory, or run on a machine with more",
     ),
     "no-sandbox": (
-        "trust level {level}: the script is not kept from the rest of this machine; the run is no evidence",
+        "trust level {level}: the script is not fully kept from the rest of this machine; the run is no evidence",
         "`speedrun doctor` says what is missing and how to install it",
     ),
 }

@@ -72,6 +72,7 @@ def doctor(json: Json = False, data_dir: DataDir = DATA_DIR) -> None:
             "ok": ok,
             "classes": hardware_classes(machine),
             "trust": probe.level,
+            "rung": probe.rung,
             "machine": machine.to_json(),
             "load": asdict(load),
             "checks": [asdict(check) for check in checks],
@@ -155,13 +156,16 @@ def compiler_checks(with_gpu: bool) -> list[Check]:
 
 
 def sandbox_check(probe: SandboxProbe) -> Check:
-    """The trust level runs get here; only `isolated` runs are evidence by themselves."""
-    if probe.level == "isolated":
-        return Check("ok", "sandbox", "isolated")
-    found = f"{probe.level}: lacks {', '.join(probe.lacks) or 'nothing named'}"
-    values = {name: _sysctl(name) for name in NAMESPACE_SYSCTLS}
-    remedy = sandbox_remedy(shutil.which("bwrap") is not None, values) or probe.remedy
-    return Check("missing" if probe.level == "open" else "warning", "sandbox", found, remedy)
+    """The trust level runs get here, by which rung, and what lacks; `isolated` runs alone are evidence."""
+    lacks = f"; lacks {', '.join(probe.lacks)}" if probe.lacks else ""
+    found = f"{probe.level}, by rung {probe.rung}{lacks}"
+    status: dict[str, Literal["ok", "warning", "missing"]] = {"isolated": "ok", "partial": "warning"}
+    remedy = probe.remedy
+    if probe.level != "isolated":
+        values = {name: _sysctl(name) for name in NAMESPACE_SYSCTLS}
+        here = sandbox_remedy(shutil.which("bwrap") is not None, values)
+        remedy = "; or ".join(filter(None, [here or probe.remedy, probe.other_remedy]))
+    return Check(status.get(probe.level, "missing"), "sandbox", found, remedy)
 
 
 def sandbox_remedy(has_bubblewrap: bool, sysctls: Mapping[str, str]) -> str:

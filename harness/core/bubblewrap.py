@@ -30,7 +30,8 @@ def command_line(
 ) -> list[str]:  # fmt: skip
     """`command` with `readable` (less `hidden`) read-only and `scratch` writable, each at its own path.
 
-    `sockets` maps paths outside to those inside. With `shared_memory` there are a /tmp and a /dev/shm of at most `memory_bytes` each.
+    `sockets` maps paths outside to those inside. With `shared_memory` there are a /tmp and a /dev/shm of at most
+    `memory_bytes` each.
     """
     arguments = ["--proc", "/proc", "--dev", "/dev"]
     if shared_memory:

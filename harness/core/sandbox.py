@@ -26,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from harness.core import bubblewrap, landlock, seccomp, visible
 from harness.core.confine import Confinement
 from harness.core.limits import GIB, OPEN_FILES, Limits, Role
@@ -64,6 +66,7 @@ class SandboxProbe:
     lacks: list[str] = field(default_factory=list)
     remedy: str = ""
     rung: Rung = "guard"
+    other_remedy: str = ""  # what else would help
 
     def level_for(self, processes: int) -> str:
         """The level of a run of that many processes: on the rung `user` several need TCP, which reaches outside."""
@@ -79,7 +82,7 @@ def probe() -> SandboxProbe:
     lack, remedy = _bubblewrap_lack()
     if not lack:
         return SandboxProbe("isolated", filtered, rung="bubblewrap")
-    lacks, remedies = [lack], [remedy]
+    lacks, other_remedy = [lack], ""
     if landlock.abi() == 0:
         return SandboxProbe("open", [*lacks, "Landlock", *filtered], remedy, "guard")
     missing = lack_for("user")
@@ -90,11 +93,11 @@ def probe() -> SandboxProbe:
         lacks.append(f"a run under another user id ({missing})")
         closed = closed_to_others([*visible.python_paths(), str(PACKAGE)])
         if closed is not None:
-            remedies.append(f"chmod o+x {closed} (lets others pass through, not list), or move Python out of it")
+            other_remedy = f"chmod o+x {closed} (lets others pass through, not list), or move Python out of it"
     lacks += ["a user id and a /dev/shm of its own", *_landlock_lacks(), *filtered]
     if not lack_for("landlock"):
-        return SandboxProbe("partial", lacks, "; or ".join(remedies), "landlock")
-    return SandboxProbe("open", [*lacks, "working Landlock rules"], "; or ".join(remedies), "guard")
+        return SandboxProbe("partial", lacks, remedy, "landlock", other_remedy)
+    return SandboxProbe("open", [*lacks, "working Landlock rules"], remedy, "guard", other_remedy)
 
 
 def _bubblewrap_lack() -> tuple[str, str]:
@@ -291,7 +294,7 @@ def fresh_user() -> int:
     for kind in ("uid_map", "gid_map"):
         ranges = [list(map(int, line.split())) for line in Path(f"/proc/self/{kind}").read_text().splitlines()]
         end = min(end, max(first + count for first, _, count in ranges))
-    taken = {folder.stat().st_uid for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+    taken = {process.info["uids"].real for process in psutil.process_iter(["uids"]) if process.info["uids"]}
     # The last thousand stay free: 65534 and 65535 stand for nobody where 65536 ids are mapped.
     while (user := end - 1000 - secrets.randbelow(4000)) in taken:
         continue

@@ -31,6 +31,8 @@ class FakeProbe:
     level: str
     lacks: list[str] = field(default_factory=list)
     remedy: str = ""
+    rung: str = "bubblewrap"
+    other_remedy: str = ""
 
 
 app = typer.Typer()
@@ -116,7 +118,7 @@ def test_a_missing_option_does_not_fail_the_verb(
 def test_the_lines_for_people_show_status_and_remedy(sandbox: types.ModuleType) -> None:
     sandbox.probe = lambda: FakeProbe("partial", ["a private network"], "ask your administrator")
     result = CliRunner().invoke(app, [])
-    assert "partial: lacks a private network" in result.output
+    assert "partial, by rung bubblewrap; lacks a private network" in result.output
     assert "remedy: " in result.output
 
 
