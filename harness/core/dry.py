@@ -28,6 +28,7 @@ class DryRun:
         self._finish = finish
         self._reads = 0
         self._rows = 0
+        self._ending = False
         self._at_start = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     def before_read(self) -> None:
@@ -38,6 +39,8 @@ class DryRun:
 
     def before_log(self) -> None:
         """Ends the run when it has logged enough and never read from the stream."""
+        if self._ending:
+            threading.Event().wait()  # another thread ends the run, and with it this process
         self._rows += 1
         if self._reads == 0 and self._rows > self._steps:
             self._end()
@@ -69,6 +72,7 @@ class DryRun:
         return shaken
 
     def _end(self) -> None:
+        self._ending = True
         self._finish(self._model)
         if threading.current_thread() is threading.main_thread():
             sys.exit(0)  # no Exception: a script's own handlers let it pass

@@ -159,9 +159,9 @@ class Run(Settings):
         Seconds since the start and the stream's position are added. Raises UserError outside of a run and
         for a value that is not a number. A tensor is a value too; reading it may wait for its device.
         """
-        self._require("running", "log")
         if self._dry is not None:
             self._dry.before_log()
+        self._require("running", "log")
         self._note(values)
         if time.monotonic() - self._sent >= LOG_SECONDS:
             self._sent = time.monotonic()

@@ -14,6 +14,7 @@ import pytest
 
 from harness.core import seccomp
 from harness.core.confine import Confinement
+from harness.paths import PACKAGE
 
 ALL = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
@@ -102,15 +103,19 @@ def test_the_numbers_are_those_of_the_headers() -> None:
 
 
 @pytest.mark.skipif(not seccomp.available(), reason="no system call filter for this machine")
+def confined(confinement: Confinement, *command: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-P", "-S", "-m", "harness.core.confine", confinement.to_json()]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    return subprocess.run([*launcher, *command], env=environment, capture_output=True, text=True, check=False)
+
+
 def test_the_kernel_takes_the_filter_and_it_outlives_exec() -> None:
     code = "import os\ntry:\n    os.sched_setaffinity(0, {0})\nexcept OSError as error:\n    print(error.errno)"
-    launcher = [sys.executable, "-P", "-S", "-m", "harness.core.confine", Confinement().to_json()]
-    done = subprocess.run([*launcher, sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
+    done = confined(Confinement(), sys.executable, "-S", "-c", code)
     assert done.stdout.split() == [str(errno.EPERM)]
 
 
 def test_a_sandbox_that_cannot_be_set_up_says_so() -> None:
-    launcher = [sys.executable, "-P", "-S", "-m", "harness.core.confine", Confinement(network="none").to_json()]
-    done = subprocess.run([*launcher, "/no/such/program"], capture_output=True, text=True, check=False)
+    done = confined(Confinement(network="none"), "/no/such/program")
     assert done.returncode == 1 and "the sandbox cannot be set up" in done.stderr
     assert os.strerror(errno.ENOENT) in done.stderr
