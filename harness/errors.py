@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+FIELDS_SHOWN = 10
+MESSAGE_CHARACTERS = 300
 
 
 class UserError(Exception):
@@ -22,6 +27,16 @@ class UserError(Exception):
 
 
 def describe_validation(error: ValidationError, path: Path | str, remedy: str) -> UserError:
-    """Turns pydantic's report into one UserError that names the file and each wrong field."""
-    lines = [f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()]
+    """Turns pydantic's report into one UserError that names the file and the first wrong fields."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"{field_name(item['loc'])}: {item['msg'][:MESSAGE_CHARACTERS]}" for item in found[:FIELDS_SHOWN]]
+    if len(found) > FIELDS_SHOWN:
+        lines.append(f"and {len(found) - FIELDS_SHOWN:,} more")
     return UserError(f"{path}: " + "; ".join(lines), remedy)
+
+
+def field_name(place: Sequence[object]) -> str:
+    """A field by the names and indices that lead to it; names that could pass for something else are quoted."""
+    parts = [str(part) for part in place]
+    shown = [part if re.fullmatch(r"[\w-]{1,80}", part) else repr(part[:80]) for part in parts]
+    return ".".join(shown) or "file"

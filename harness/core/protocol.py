@@ -30,6 +30,8 @@ MAX_PACKET = 128 * 1024
 LOG_ROWS_PER_PACKET = 100
 LOG_ROW_BYTES = 1000
 MAX_DESCRIPTORS = 250  # the kernel refuses more than 253 in one packet
+MAX_DEPTH = 8  # a message is a table of lists of tables of lists
+MAX_SOCKET_PATH = 107  # bytes; what the address of a Unix socket holds
 
 
 class ProtocolError(Exception):
@@ -151,7 +153,7 @@ class Listener:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="speedrun-")
+        self._folder = tempfile.TemporaryDirectory(prefix="speedrun-", dir=_folder_for_sockets())
         self.path = Path(self._folder.name) / "socket"
         self.nonce = secrets.token_hex(16)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -184,6 +186,12 @@ class Listener:
         self._folder.cleanup()
 
 
+def _folder_for_sockets() -> str | None:
+    """The usual folder for temporary files, or /tmp where that one's path is too long for a socket in it."""
+    name = len(os.fsencode(tempfile.gettempdir())) + len("/speedrun-12345678/socket")
+    return "/tmp" if name > MAX_SOCKET_PATH else None
+
+
 def connect(rank: int) -> Channel:
     """Connects to the socket named in the environment and says hello. Raises KeyError where none is named."""
     path, nonce = os.environ[SOCKET_VARIABLE], os.environ[NONCE_VARIABLE]
@@ -195,7 +203,7 @@ def connect(rank: int) -> Channel:
 
 
 def plain_text(value: Any, limit: int) -> str:
-    """What a child sent as text, cut and without what no file or terminal can encode."""
+    """What a child sent as text, cut and without what no file can hold. A terminal needs `clean` as well."""
     return str(value)[:limit].encode("utf-8", "replace").decode()
 
 
@@ -208,13 +216,27 @@ def _encode(kind: str, fields: Mapping[str, Any]) -> bytes:
 
 def _decode(data: bytes, descriptors: list[int]) -> Message:
     try:
-        fields = json.loads(data)
-        kind = fields.pop("kind")
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise ProtocolError(f"not a message: {data[:80]!r}") from None
-    if not isinstance(kind, str):
+        fields = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str) or _too_deep(fields):
         raise ProtocolError(f"not a message: {data[:80]!r}")
-    return Message(kind, fields, descriptors)
+    return Message(fields.pop("kind"), fields, descriptors)
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether a message nests further than any of ours: what repr and json do with it must not fail later."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _are_rights(level: int, kind: int) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import select
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from harness.core.failures import Failure, RunFailed
-from harness.core.protocol import LOG_ROWS_PER_PACKET, Channel, Message, ProtocolError, plain_text
+from harness.core.protocol import LOG_ROW_BYTES, LOG_ROWS_PER_PACKET, Channel, Message, ProtocolError, plain_text
 from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
 
 # What may follow what; `log` and `finished` also wait for the release of the data. Rows may come late, after
@@ -23,12 +25,17 @@ ORDER = {
 }
 
 
+DIGEST = r"[0-9a-z]{1,64}"  # it goes into run.json as it is
+MAX_CONSULTED = 1000
+
+
 class RankLog:
     """The log rows of rank 0, up to the task's cap; later rows are counted and dropped."""
 
     def __init__(self, limit: int) -> None:
         self.rows: list[dict[str, float | None]] = []
         self.dropped = 0
+        self._latest: list[dict[str, float | None]] = []
         self._limit = limit
 
     def add(self, message: Message) -> None:
@@ -37,14 +44,16 @@ class RankLog:
         if len(rows) > LOG_ROWS_PER_PACKET:
             raise ProtocolError("too many log rows in one message")
         clean = [_clean_row(row) for row in rows]
-        room = self._limit - len(self.rows)
-        self.rows += clean[:room]
-        self.dropped += len(clean) - len(clean[:room])
+        # run.log refuses half of this; all rows stay in the referee's memory, whoever sent them.
+        small = [row for row in clean if len(json.dumps(row)) <= 2 * LOG_ROW_BYTES]
+        kept = small[: self._limit - len(self.rows)]
+        self.rows += kept
+        self.dropped += len(rows) - len(kept)
+        self._latest = kept
 
-    def latest(self, message: Message) -> list[dict[str, float | None]]:
-        """The rows of a message just added, as they were kept."""
-        count = len(message.fields["rows"])
-        return self.rows[-count:] if count else []
+    def latest(self) -> list[dict[str, float | None]]:
+        """The rows of the message just added, as they were kept."""
+        return self._latest
 
 
 class Ranks:
@@ -136,6 +145,8 @@ class Ranks:
 
     def check_start(self, specs: list[TensorSpec], digest: str) -> None:
         """Every rank must start from the weights of the fresh build. Raises RunFailed."""
+        if not re.fullmatch(DIGEST, digest):
+            raise RunFailed(Failure.HOST_PROTOCOL, "the fresh build gave a digest that is none")
         for rank, sent in enumerate(self._sent):
             if self._specs[rank] != specs:
                 raise RunFailed(
@@ -165,7 +176,7 @@ class Ranks:
         for sent in self._sent:
             for message in sent.values():
                 said = message.fields.get("consulted", [])
-                names |= {plain_text(name, 100) for name in said} if isinstance(said, list) else set()
+                names |= {plain_text(name, 100) for name in said[:MAX_CONSULTED]} if isinstance(said, list) else set()
         return sorted(names)
 
     def close(self) -> None:

@@ -331,7 +331,7 @@ class Referee:
         except (ProtocolError, TimeoutError) as error:
             raise RunFailed(Failure.PROTOCOL, f"rank {rank}: {error}") from None
         if message.kind == "log" and rank == 0:
-            self._on_event(Event("log", {"rows": self.log.latest(message)}))
+            self._on_event(Event("log", {"rows": self.log.latest()}))
 
     def _ended_early(self) -> None:
         status = self._child.exit_status()

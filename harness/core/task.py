@@ -15,11 +15,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.core.files import check_values, read_file
 from harness.errors import UserError, describe_validation
 from harness.paths import TASKS
 
 MAX_TASK_BYTES = 256 * 1024
-TASK_NAME = r"^[a-z0-9][a-z0-9-]*$"
+TASK_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
+FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"  # beside the task or in its data: no folder, no way out of one
+# tomllib's time and memory grow with the square of a dotted key's length: 64 KiB of it would take 16 GB.
+MAX_DOTS_PER_LINE = 250
 
 Split = Literal["train", "validation", "holdout"]
 
@@ -34,9 +38,9 @@ class Corpus(Strict):
     """The pinned file the text comes from."""
 
     kind: str
-    package: str
-    version: str
-    file: str
+    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # given to pip: it must not pass for an option
+    version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$")
+    file: str = Field(pattern=FILE_NAME)
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
@@ -44,7 +48,7 @@ class Corpus(Strict):
 class Tokenizer(Strict):
     """A byte-level BPE in tiktoken's file format, beside the task file."""
 
-    file: str
+    file: str = Field(pattern=FILE_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     pattern: str
     vocab_size: int = Field(gt=1, le=65536)
@@ -54,7 +58,7 @@ class Tokenizer(Strict):
 class Shard(Strict):
     """One `.bin` file of the prepared data; `text_bytes` counts the UTF-8 bytes its tokens stand for."""
 
-    file: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.bin$")
+    file: str = Field(pattern=FILE_NAME[:-1] + r"\.bin$")
     split: Split
     tokens: int = Field(gt=0)
     documents: int = Field(gt=0)
@@ -162,29 +166,36 @@ def load_task(name_or_path: str | Path) -> Task:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = TASKS / f"{name_or_path}.toml"
-        if not re.match(TASK_NAME, str(name_or_path)) or not path.is_file():
+        if not re.fullmatch(TASK_NAME, str(name_or_path)) or not path.is_file():
             known = ", ".join(sorted(file.stem for file in TASKS.glob("*.toml")))
             raise UserError(f"unknown task {str(name_or_path)!r}", f"use one of: {known}; or a path to a .toml")
     table, digest = read_toml(path, MAX_TASK_BYTES)
+    for name in ("path", "digest"):
+        if name in table:
+            raise UserError(f"{path}: {name}: not a field of a task file", "remove it")
     try:
-        return Task(**{**table, "path": path, "digest": digest})
+        return Task.model_validate({**table, "path": path, "digest": digest})
     except ValidationError as error:
         raise describe_validation(error, path, "correct the named fields of the task file") from None
 
 
 def read_toml(path: Path, max_bytes: int) -> tuple[dict, str]:
     """A TOML file's table and the sha256 of its bytes; the size is checked before it is read. Raises UserError."""
+    content = read_file(path, max_bytes, "check the path and its permissions")
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line.count(b".") > MAX_DOTS_PER_LINE:
+            raise UserError(f"{path}: line {number} has over {MAX_DOTS_PER_LINE} dots", "write it on several lines")
     try:
-        if path.stat().st_size > max_bytes:
-            raise UserError(f"{path}: larger than {max_bytes:,} bytes", "remove what does not belong there")
-        content = path.read_bytes()
-        return tomllib.loads(content.decode()), hashlib.sha256(content).hexdigest()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        table = tomllib.loads(content.decode())
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply", "write plain tables") from None
+    except ValueError as error:  # of the parser, of the encoding, of a number with thousands of digits
         raise UserError(f"{path}: not valid TOML: {error}", "correct the file at the place named") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "check the path and its permissions") from None
+    try:
+        check_values(table)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "correct the named field") from None
+    return table, hashlib.sha256(content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -202,12 +213,14 @@ class HardwareClass:
 
 # A GPU process needs a few cores for its launcher, loader and allocator threads; 16 is what rented nodes give.
 CORES_PER_GPU = 16
-_CLASS = re.compile(r"(?:(?P<count>[1-9]\d?)x)?(?:cpu-(?P<threads>[1-9]\d?)thread|(?P<gpu>[A-Z][A-Za-z0-9]+))$")
+_CLASS = re.compile(
+    r"(?:(?P<count>[1-9][0-9]?)x)?(?:cpu-(?P<threads>[1-9][0-9]?)thread|(?P<gpu>[A-Z][A-Za-z0-9]{1,31}))"
+)
 
 
 def hardware_class(name: str) -> HardwareClass:
     """Parses the name of a hardware class. Raises UserError."""
-    match = _CLASS.match(name)
+    match = _CLASS.fullmatch(name)
     if match is None or (match["gpu"] and not match["count"]):
         raise UserError(
             f"unknown hardware class {name!r}",

@@ -25,6 +25,10 @@ DTYPE_BYTES = {
     "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
 MAX_TENSORS = 100_000
+MAX_NAME = 500  # characters of a tensor's name; 100,000 names stay within safetensors' header of 100 MB
+MAX_DIMENSIONS = 64
+RESERVED_NAME = "__metadata__"  # stands for something else in a safetensors header
+READ_BYTES = 1 << 20
 WRAPPER_PREFIXES = ("_orig_mod", "module")  # what torch.compile and DistributedDataParallel put in front
 
 
@@ -51,20 +55,25 @@ class TensorSpec:
     @staticmethod
     def from_json(table: Any) -> TensorSpec:
         """Raises WeightsError on anything that is not a tensor's description."""
-        try:
-            spec = TensorSpec(str(table["name"]), tuple(table["shape"]), table["dtype"], table["alias_of"])
-            sound = all(type(size) is int and 0 <= size < 2**40 for size in spec.shape)
-            sound &= isinstance(spec.dtype, str) and isinstance(spec.alias_of, str | None)
-        except (TypeError, KeyError):
-            raise WeightsError(f"not a tensor description: {str(table)[:80]!r}") from None
-        if (
-            not sound
-            or not isinstance(spec.dtype, str)
-            or spec.dtype not in DTYPE_BYTES
-            or not isinstance(spec.alias_of, str | None)
-        ):
-            raise WeightsError(f"tensor {spec.name[:80]!r} has an unknown shape or dtype")
-        return spec
+        fields = ("name", "shape", "dtype", "alias_of")
+        name, shape, dtype, alias_of = (table.get(field) if isinstance(table, dict) else None for field in fields)
+        if not isinstance(name, str) or not isinstance(shape, list) or not isinstance(dtype, str):
+            raise WeightsError("not a tensor description")
+        if problem := name_problem(name):
+            raise WeightsError(f"tensor {name[:80]!r}: {problem}")
+        sizes_sound = len(shape) <= MAX_DIMENSIONS and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+        if not sizes_sound or dtype not in DTYPE_BYTES or not isinstance(alias_of, str | None):
+            raise WeightsError(f"tensor {name[:80]!r} has an unknown shape or dtype")
+        return TensorSpec(name, tuple(shape), dtype, alias_of)
+
+
+def name_problem(name: str) -> str | None:
+    """Why a tensor cannot have this name in an export, or None. It is shown to people and stands in a header."""
+    if len(name) > MAX_NAME:
+        return f"a name of more than {MAX_NAME} characters"
+    if name == RESERVED_NAME or not name.isprintable():
+        return "a name that an export cannot hold"
+    return None
 
 
 def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
@@ -86,7 +95,8 @@ class WeightsFile:
     """The memory file that the referee lays out before the clock starts and seals when the weights are in."""
 
     def __init__(self, specs: list[TensorSpec], max_bytes: int) -> None:
-        """Raises WeightsError for weights larger than `max_bytes`."""
+        """Raises WeightsError for weights larger than `max_bytes` and for tensors that do not fit together."""
+        _check_together(specs)
         self.specs = specs
         self.header, _ = layout(specs)
         self.size = len(self.header) + sum(spec.bytes for spec in specs)
@@ -115,6 +125,16 @@ class WeightsFile:
         os.close(self.descriptor)
 
 
+def _check_together(specs: list[TensorSpec]) -> None:
+    """Every name stands once, and a tie names a tensor that holds its values."""
+    stored = {spec.name for spec in specs if spec.alias_of is None}
+    if len({spec.name for spec in specs}) < len(specs):
+        raise WeightsError("two tensors have the same name")
+    for spec in specs:
+        if spec.alias_of is not None and spec.alias_of not in stored:
+            raise WeightsError(f"tensor {spec.name[:80]!r} is tied to one that is not there")
+
+
 def describe(model: torch.nn.Module) -> tuple[list[TensorSpec], dict[str, torch.Tensor]]:
     """The specs of a model's state dict, wrappers' prefixes stripped, and the tensors that hold values.
 
@@ -128,6 +148,8 @@ def describe(model: torch.nn.Module) -> tuple[list[TensorSpec], dict[str, torch.
         dtype = _dtype_names().get(tensor.dtype)
         if dtype is None:
             raise WeightsError(f"tensor {name!r} has dtype {tensor.dtype}, which the export does not know")
+        if problem := name_problem(name):
+            raise WeightsError(f"tensor {name[:80]!r}: {problem}")
         if any(spec.name == name for spec in specs):
             raise WeightsError(f"two tensors are called {name!r} once wrapper prefixes are stripped")
         place = (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), dtype)
@@ -161,10 +183,14 @@ def write(descriptor: int, specs: Iterable[TensorSpec], tensors: Mapping[str, to
 
 def load(model: torch.nn.Module, descriptor: int) -> None:
     """Loads a sealed weights file into a model built afresh; every name must match. Raises WeightsError."""
+    from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
     specs, _ = describe(model)
-    values = parse(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    try:
+        values = parse(_content(descriptor))
+    except (SafetensorError, KeyError, RuntimeError, ValueError, OverflowError) as error:
+        raise WeightsError(f"the exported weights are not a safetensors file: {error}") from None
     aliases = {spec.name: spec.alias_of for spec in specs}
     names = {name: _stripped(name) for name in model.state_dict()}
     try:
@@ -175,6 +201,14 @@ def load(model: torch.nn.Module, descriptor: int) -> None:
     unknown = sorted(set(values) - {spec.name for spec in specs})
     if unknown:
         raise WeightsError(f"the exported weights hold tensors that build_model does not build: {unknown[:3]}")
+
+
+def _content(descriptor: int) -> bytes:
+    """The whole file; one read gives 2 GiB at most."""
+    content = bytearray()
+    while block := os.pread(descriptor, READ_BYTES, len(content)):
+        content += block
+    return bytes(content)
 
 
 def _stripped(name: str) -> str:

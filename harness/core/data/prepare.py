@@ -24,10 +24,12 @@ from harness.core.data.locking import exclusive
 from harness.core.data.shards import cannot_write, read_header, replace_whole, write_shard
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encode_documents, load_encoding
+from harness.core.files import parse_json, read_file
 from harness.core.task import Shard, Task
 from harness.errors import UserError
 
 MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 4 << 20  # a thousand shards take 400 kB
 SHOWN = 3
 Progress = sources.Progress
 READERS: dict[str, Callable[[bytes], list[Document]]] = {"gcide-wheel": read_gcide}
@@ -101,11 +103,11 @@ def remedy(task: Task) -> str:
 def problems(task: Task, folder: Path) -> list[str]:
     """What is wrong with prepared data as far as manifest, sizes, times and headers tell."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if not (folder / MANIFEST).exists():
+            return [f"{folder}: the data of task {task.name} is not prepared"]
+        manifest = parse_json(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES, remedy(task)))
         kept = {entry["file"]: entry for entry in manifest["shards"]}
-    except FileNotFoundError:
-        return [f"{folder}: the data of task {task.name} is not prepared"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (UserError, OSError, ValueError, TypeError, KeyError):
         return [f"{folder / MANIFEST}: cannot be read"]
     found = (_quick_problem(shard, folder / shard.file, kept.get(shard.file)) for shard in task.shards)
     return [problem for problem in found if problem]

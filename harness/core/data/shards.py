@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from harness.core.files import open_regular
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,22 +73,17 @@ def read_header(source: Path | int) -> int:
     """The token count of a shard given by path or descriptor, checked against its size. Raises UserError."""
     if isinstance(source, int):
         return _token_count(source, f"descriptor {source}")
-    try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error.strerror}", _REMEDY) from None
-    try:
+    with _opened(source) as descriptor:
         return _token_count(descriptor, str(source))
-    finally:
-        os.close(descriptor)
 
 
 def open_shard(path: Path, expect: Shard | None) -> np.ndarray:
     """The tokens [n], uint16, as a read-only map; `expect` is what the task pins. Raises UserError."""
-    count = read_header(path)
-    if expect is not None and count != expect.tokens:
-        raise UserError(f"{path}: holds {count:,} tokens, the task pins {expect.tokens:,}", _REMEDY)
-    return np.memmap(path, dtype=TOKEN, mode="r", offset=HEADER_BYTES, shape=(count,))
+    with _opened(path) as descriptor:
+        count = _token_count(descriptor, str(path))
+        if expect is not None and count != expect.tokens:
+            raise UserError(f"{path}: holds {count:,} tokens, the task pins {expect.tokens:,}", _REMEDY)
+        return _map(descriptor, count, str(path))
 
 
 def map_shard_fd(descriptor: int) -> np.ndarray:
@@ -95,8 +91,27 @@ def map_shard_fd(descriptor: int) -> np.ndarray:
 
     The file offset, which processes share with the descriptor, is left alone. Raises UserError.
     """
-    count = read_header(descriptor)
-    mapped = mmap.mmap(descriptor, HEADER_BYTES + TOKEN.itemsize * count, access=mmap.ACCESS_READ)
+    return _map(descriptor, read_header(descriptor), f"descriptor {descriptor}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """One descriptor for header and tokens: a file put in place of another between the two is not taken for it."""
+    try:
+        descriptor = open_regular(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}", _REMEDY) from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _map(descriptor: int, count: int, name: str) -> np.ndarray:
+    try:
+        mapped = mmap.mmap(descriptor, HEADER_BYTES + TOKEN.itemsize * count, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: it became shorter since its header was read
+        raise UserError(f"{name}: cannot be mapped: {error}", _REMEDY) from None
     return np.frombuffer(mapped, dtype=TOKEN, count=count, offset=HEADER_BYTES)
 
 
