@@ -3,39 +3,35 @@
 A line is canonical JSON (ASCII, sorted keys, no spaces) and a newline, with exactly the fields of `Entry` and
 `version`. `previous` is the sha256 of the preceding line's bytes without its newline (zeros in the first),
 `hash` that of the line as it would be without the field `hash`. Lines are only ever appended, each by one
-write under a lock on the journal itself and then fsync. What a killed writer leaves, a last line without
-newline, is never taken as an entry; the next append removes it and says how many bytes it was.
+write under a lock on the journal itself and then fsync. What a killed writer leaves, the beginning of a line
+without its newline, is never taken as an entry; the next append removes it and says how many bytes it was.
+Anything else after the last newline was not left by a writer: it is reported and never removed.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import math
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.core.files import parse_json
 from harness.errors import UserError
+from harness.journal_file import MOVE_ASIDE, content_of, locked, naming, read_whole, sync_folder, write_line
 
 VERSION = 1
 MAX_LINE_BYTES = 64 * 1024
-# About 400,000 lines of the usual 600 bytes; the whole file is read at each append.
-MAX_JOURNAL_BYTES = 256 * 1024 * 1024
+MAX_PROBLEMS = 1000  # one edited line is enough to know; a file of noise must not fill the memory with reports
+ENTRY_BEGINS = b'{"bundle_digest":'
 FIRST_PREVIOUS = "0" * 64
 CANNOT_FIND = (
     "This check cannot find a chain that was made again as a whole, nor lines cut off the end, unless the "
     "last hash was published elsewhere: then `speedrun journal verify --expect HASH` finds both."
 )
 
-_MOVE_ASIDE = "see `speedrun journal verify`; restore the file or move it aside, and the next run starts a new one"
 _TEXT_OR_NONE = (str, type(None))
 _FIELDS: dict[str, tuple[type, ...]] = {
     "version": (int,),
@@ -114,9 +110,9 @@ class Journal:
 
     def entries(self) -> list[Entry]:
         """Every whole line, oldest first; none where there is no journal yet. Damage raises UserError."""
-        with _naming(self.path):
+        with naming(self.path):
             try:
-                lines, _ = _split(_read(self.path))
+                lines, _ = _split(read_whole(self.path))
             except FileNotFoundError:
                 return []
         return [self._parsed(number, line) for number, line in enumerate(lines, start=1)]
@@ -124,9 +120,12 @@ class Journal:
     def _append(
         self, event: str, run_id: str, status: str | None, bundle_digest: str | None, facts: dict[str, Any]
     ) -> None:
-        with _naming(self.path), _locked(self.path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as descriptor:
-            content = _content(descriptor, self.path)
+        with naming(self.path), locked(self.path, write=True) as descriptor:
+            content = content_of(descriptor, self.path)
             lines, torn = _split(content)
+            if not _left_by_a_writer(torn):
+                what = f"{len(torn):,} bytes after its last line, which no writer of the journal left"
+                raise UserError(f"{self.path}: {what}", MOVE_ASIDE)
             self._check_order(event, run_id, lines)
             table = {
                 "version": VERSION,
@@ -140,16 +139,16 @@ class Journal:
                 "recovered_bytes": len(torn),
                 "previous": _sha256(lines[-1]) if lines else FIRST_PREVIOUS,
             }
-            line = _canonical({**table, "hash": _sha256(_canonical(table))}) + b"\n"
+            line = self._encoded(table)
             if len(line) > MAX_LINE_BYTES:
                 raise UserError(
                     f"{self.path}: the line of run {run_id[:100]!r} would be {len(line):,} bytes, more than "
                     f"{MAX_LINE_BYTES:,}",
                     "shorten the facts given with it; long text belongs in the run's bundle",
                 )
-            _write(descriptor, line, len(content) - len(torn), torn)
+            write_line(descriptor, line, len(content) - len(torn), torn)
             if not lines:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
 
     def _check_order(self, event: str, run_id: str, lines: list[bytes]) -> None:
         """A run starts once and ends once, after its start; only the lines that can name it are parsed."""
@@ -162,11 +161,21 @@ class Journal:
             remedy = "a run starts once and ends once, under an id of its own"
             raise UserError(f"{self.path}: {event} of run {run_id!r}: the run {what}", remedy)
 
+    def _encoded(self, table: dict[str, Any]) -> bytes:
+        """The line of these fields, which is only written if it can be read again."""
+        try:
+            line = _canonical({**table, "hash": _sha256(_canonical(table))})
+            if len(line) < MAX_LINE_BYTES:
+                _parse(line)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UserError(f"{self.path}: facts that the journal cannot hold: {error}", "give plain values") from None
+        return line + b"\n"
+
     def _parsed(self, number: int, line: bytes) -> Entry:
         try:
             return _parse(line)
         except ValueError as error:
-            raise UserError(f"{self.path}: line {number}: {error}", _MOVE_ASIDE) from None
+            raise UserError(f"{self.path}: line {number}: {error}", MOVE_ASIDE) from None
 
 
 def verify(path: Path | str, expect: str | None = None) -> Verification:
@@ -175,8 +184,8 @@ def verify(path: Path | str, expect: str | None = None) -> Verification:
     `expect` is a line's hash published elsewhere: that it is no longer in the chain is a problem.
     Raises UserError where the file cannot be read at all.
     """
-    with _naming(Path(path)):
-        lines, torn = _split(_read(Path(path)))
+    with naming(Path(path)):
+        lines, torn = _split(read_whole(Path(path)))
     found = Verification(lines=len(lines))
     finished: dict[str, bool] = {}
     previous, sequence = FIRST_PREVIOUS, 1
@@ -198,9 +207,14 @@ def verify(path: Path | str, expect: str | None = None) -> Verification:
             found.last_hash = entry.hash
             sequence = entry.sequence + 1
         previous = _sha256(line)
+        if len(found.problems) >= MAX_PROBLEMS:
+            found.problems.append(Finding(0, f"stopped at line {number:,} of {len(lines):,}: too many problems"))
+            break
     if torn:
-        what = f"{len(torn)} bytes without newline: a write was cut short; the next append removes them"
-        found.problems.append(Finding(len(lines) + 1, what))
+        what = "a write was cut short; the next append removes them"
+        if not _left_by_a_writer(torn):
+            what = "no writer of the journal left them, and it takes no further line"
+        found.problems.append(Finding(len(lines) + 1, f"{len(torn):,} bytes without newline: {what}"))
     if expected_at:
         found.notes.append(Finding(expected_at, "has the expected hash"))
     elif expect:
@@ -236,15 +250,17 @@ def _parse(line: bytes) -> Entry:
     if len(line) >= MAX_LINE_BYTES:
         raise ValueError(f"longer than a line can be ({len(line):,} bytes)")
     try:
-        table = json.loads(line)
+        table = parse_json(line)
         canonical = _canonical(table)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise ValueError("not an entry: not valid JSON") from None
     if not isinstance(table, dict) or table.keys() != _FIELDS.keys():
         raise ValueError("not an entry: its fields are not those of a journal line")
     wrong = [name for name, types in _FIELDS.items() if type(table[name]) not in types]
     if wrong or table["event"] not in ("start", "end"):
         raise ValueError(f"not an entry: wrong value of {wrong[0] if wrong else 'event'}")
+    if table["sequence"] < 1 or not 0 <= table["recovered_bytes"] <= MAX_LINE_BYTES:
+        raise ValueError("not an entry: a count out of range")
     if table["version"] != VERSION:
         raise ValueError(f"version {table['version']} where this harness knows version {VERSION}")
     if line != canonical:
@@ -271,6 +287,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _left_by_a_writer(torn: bytes) -> bool:
+    """Whether this can be the beginning of a line whose write was cut short.
+
+    After a power cut a file system may have the file's new length but zeros in place of what was written.
+    """
+    written = torn.rstrip(b"\0")
+    begins_well = written.startswith(ENTRY_BEGINS) or ENTRY_BEGINS.startswith(written)
+    return begins_well and len(torn) < MAX_LINE_BYTES
+
+
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -279,75 +305,3 @@ def _split(content: bytes) -> tuple[list[bytes], bytes]:
     """The whole lines without their newlines, and what follows the last newline."""
     *lines, torn = content.split(b"\n")
     return lines, torn
-
-
-def _read(path: Path) -> bytes:
-    with _locked(path, os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
-        return _content(descriptor, path)
-
-
-@contextmanager
-def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
-    """An open descriptor, locked against other processes; O_NONBLOCK so that opening a pipe cannot hang."""
-    if flags & os.O_CREAT:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, lock)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turns any OSError inside into a UserError that names the journal."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; nothing in it was changed", _remedy(error)) from None
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return "make room on the disk, then start the run again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "make the file and its folder accessible to this user, or use another --runs-dir"
-    if error.errno == errno.ENOENT:
-        return "check the path; the first run makes the journal"
-    return "check the path and the disk"
-
-
-def _content(descriptor: int, path: Path) -> bytes:
-    """The whole file, whose kind and size are looked at before it is read."""
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path}: not a file", "name the journal file itself, usually runs/journal.jsonl")
-    if status.st_size > MAX_JOURNAL_BYTES:
-        raise UserError(f"{path}: {status.st_size:,} bytes, more than {MAX_JOURNAL_BYTES:,}", _MOVE_ASIDE)
-    chunks = []
-    while chunk := os.read(descriptor, 1 << 24):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _write(descriptor: int, line: bytes, offset: int, torn: bytes) -> None:
-    """Puts the line over the torn one, on the disk when this returns; undone on any OSError."""
-    try:
-        if os.pwrite(descriptor, line, offset) < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.ftruncate(descriptor, offset + len(line))
-        os.fsync(descriptor)
-    except OSError:
-        os.pwrite(descriptor, torn, offset)
-        os.ftruncate(descriptor, offset + len(torn))
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the name of a new journal survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -328,7 +328,7 @@ def append_with_room(path: str, room: int, answer: Connection) -> None:
         answer.send(str(error))
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"torn":"' + b"x" * 30])
+@pytest.mark.parametrize("torn", [b"", b'{"bundle_digest":"' + b"x" * 30])
 @pytest.mark.parametrize("room", [0, 17])
 def test_a_full_disk_changes_nothing(tmp_path: Path, torn: bytes, room: int) -> None:
     path = tmp_path / "journal.jsonl"
@@ -354,7 +354,7 @@ def test_a_write_cut_short_without_an_error_is_taken_back(tmp_path: Path, monkey
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("torn", [b"", b"x" * 30, b"x" * 3000])
+@pytest.mark.parametrize("torn", [b"", b'{"bundle_digest":"x', b'{"bundle_digest":"' + b"x" * 3000])
 def test_a_line_that_cannot_be_synced_is_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: bytes
 ) -> None:
