@@ -1,4 +1,8 @@
-"""A run's bundle: run.json (versioned schema), log.jsonl, the output, the source that ran."""
+"""A run's bundle: run.json (versioned schema), log.jsonl, the output, the source that ran.
+
+Bundles are also read that others made: see harness/core/files.py for what is refused. run.json and log.jsonl are
+ASCII, so that no name in them can steer a terminal that shows the file.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.core.files import open_regular, parse_json, read_file
 from harness.errors import UserError, describe_validation
 
 SCHEMA_VERSION = 1
 MAX_RUN_JSON_BYTES = 4 << 20
+MAX_BUNDLE_FILE_BYTES = 1 << 30  # far above what any task lets a run print or log
 
 
 class RunRecord(BaseModel):
@@ -72,7 +78,7 @@ class RunRecord(BaseModel):
 def write_bundle(folder: Path, record: RunRecord, rows: list[dict[str, Any]]) -> None:
     """Writes log.jsonl and then run.json, each whole or not at all. Raises UserError."""
     write_atomically(folder / "log.jsonl", log_text(rows))
-    write_atomically(folder / "run.json", record.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / "run.json", json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
 def log_text(rows: list[dict[str, Any]]) -> str:
@@ -84,30 +90,44 @@ def changed_bundles(runs_dir: Path, digests: dict[str, str]) -> list[str]:
     """Runs whose run.json, log or output is not what the journal closed them with; `digests` maps run to sha256."""
     changed = []
     for run_id, digest in digests.items():
-        folder = runs_dir / run_id
-        try:
-            content = (folder / "run.json").read_bytes()
-        except OSError:
-            continue  # removed or moved away: bundles may be, the journal keeps their digest
-        kept = json.loads(content).get("digests", {}) if hashlib.sha256(content).hexdigest() == digest else None
-        if kept is None:
-            changed.append(f"{run_id}: run.json was changed after the run")
-            continue
-        for name, file in (("log", "log.jsonl"), ("output", "output.txt")):
-            path = folder / file
-            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != kept.get(name):
-                changed.append(f"{run_id}: {file} was changed after the run")
+        if run_id != Path(run_id).name or "\0" in run_id:
+            changed.append(f"{run_id!r}: not the name of a folder of the runs folder")
+        elif os.path.lexists(runs_dir / run_id / "run.json"):  # bundles may be removed, the journal keeps their digest
+            changed += [f"{run_id}: {what}" for what in _changes(runs_dir / run_id, digest)]
     return changed
+
+
+def _changes(folder: Path, digest: str) -> list[str]:
+    """What in a bundle was changed after its run, whose run.json had this sha256."""
+    try:
+        content = read_file(folder / "run.json", MAX_RUN_JSON_BYTES, "", follow_link=False)
+        kept = parse_json(content)["digests"] if hashlib.sha256(content).hexdigest() == digest else None
+        log, output = (kept["log"], kept["output"]) if kept is not None else (None, None)
+    except UserError as error:
+        return [f"run.json cannot be what the run wrote ({error.message})"]
+    except (ValueError, TypeError, KeyError):
+        return ["run.json has the digest that the journal gives, but no harness wrote it"]
+    if kept is None:
+        return ["run.json was changed after the run"]
+    files = (("log.jsonl", log), ("output.txt", output))
+    return [f"{file} was changed after the run" for file, expected in files if _sha256(folder / file) != expected]
+
+
+def _sha256(path: Path) -> str | None:
+    """The sha256 of a plain file of a bundle; None where there is none, or a link, a pipe, or one far too large."""
+    try:
+        descriptor = open_regular(path, follow_link=False)
+        with os.fdopen(descriptor, "rb") as file:
+            too_large = os.fstat(descriptor).st_size > MAX_BUNDLE_FILE_BYTES
+            return None if too_large else hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def read_record(path: Path) -> RunRecord:
     """Reads a run.json. Raises UserError that names the file and the field."""
     try:
-        if path.stat().st_size > MAX_RUN_JSON_BYTES:
-            raise UserError(f"{path}: larger than {MAX_RUN_JSON_BYTES:,} bytes", "it is not a run.json")
-        return RunRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}", "give a run folder that holds a run.json") from None
+        return RunRecord.model_validate(read_table(path), strict=True)
     except ValidationError as error:
         raise describe_validation(error, path, "it was not written by this version of the harness") from None
 
@@ -121,6 +141,18 @@ def finished_runs(runs_dir: Path, task: str) -> Iterator[RunRecord]:
             continue
         if record.task == task:
             yield record
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The JSON object in a run.json or record.json, whatever its fields. Raises UserError."""
+    content = read_file(path, MAX_RUN_JSON_BYTES, "give a run folder that holds a run.json", follow_link=False)
+    try:
+        table = parse_json(content)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "it was not written by the harness") from None
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: not a JSON object", "it was not written by the harness")
+    return table
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 import secrets
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from harness.bundle import RunRecord, finished_runs, log_text, write_bundle
 from harness.core.data.prepare import require_prepared
 from harness.core.plan import Event, Outcome, Plan
+from harness.core.protocol import plain_text
 from harness.core.referee import Referee
 from harness.core.sandbox import probe
 from harness.core.task import HardwareClass
@@ -70,7 +72,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     if not 0 <= seed < SEED_LIMIT:
         raise UserError(f"--seed {seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
     started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{submission.name}-{secrets.token_hex(3)}"
+    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{_plain_name(submission.name)}-{secrets.token_hex(3)}"
     folder = _make_run_folder(request.runs_dir, run_id)
     submission.snapshot(folder / "source")
     plan = Plan(
@@ -99,6 +101,11 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         raise
     journal.end(run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
     return Finished(record, folder, referee.log.rows)
+
+
+def _plain_name(name: str) -> str:
+    """A folder's name as part of a run id, which stands in paths, on terminals and in pages."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "submission"
 
 
 def _make_run_folder(runs_dir: Path, run_id: str) -> Path:
@@ -153,7 +160,7 @@ def _record(
         message=outcome.message,
         task=task.name,
         hardware_class=plan.hardware.name,
-        submission=submission.name,
+        submission=plain_text(submission.name, 255),
         title=submission.manifest.title,
         seed=plan.seed,
         seed_drawn=request.seed is None,

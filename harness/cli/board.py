@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from harness.bundle import read_table
 from harness.cli import options, output
+from harness.errors import UserError
 from harness.paths import RECORDS
 
 
@@ -53,25 +54,22 @@ def _read_all(paths: list[Path]) -> list[dict[str, Any]]:
     tables = []
     for path in paths:
         try:
-            table = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            output.warn(f"warning: {path} cannot be read ({error}); it is left out")
-            continue
-        if isinstance(table, dict):
-            tables.append(table)
+            if path.parent.is_symlink():
+                raise UserError(f"{path.parent}: a link, not a run folder")
+            tables.append(read_table(path))
+        except UserError as error:
+            output.warn(f"warning: {error.message}; it is left out")
     return tables
 
 
 def _record_row(record: dict[str, Any]) -> tuple[object, ...]:
-    return tuple(record.get(name, "") for name in ("id", "title", "seconds", "val_loss"))
+    seconds, loss = output.fixed(record.get("seconds"), 2), output.fixed(record.get("val_loss"), 4)
+    return record.get("id", ""), record.get("title", ""), seconds, loss
 
 
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:
     return (
-        run.get("run_id"), run.get("seed"), run.get("reason") or run.get("state"), _fixed(run.get("val_loss"), 4),
-        _fixed(run.get("target"), 4), _fixed(run.get("seconds"), 2), run.get("tokens") or "", run.get("trust"),
+        run.get("run_id"), run.get("seed"), run.get("reason") or run.get("state"),
+        output.fixed(run.get("val_loss"), 4), output.fixed(run.get("target"), 4), output.fixed(run.get("seconds"), 2),
+        run.get("tokens") or "", run.get("trust"),
     )  # fmt: skip
-
-
-def _fixed(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else ""

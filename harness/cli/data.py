@@ -81,15 +81,17 @@ def audit(task: TaskName, data_dir: DataDir = DATA_DIR, json: Json = False) -> N
     )
     for found in audits:
         for example in found.examples:
-            output.line(f"\n{found.split}, {example.share:.0%} of its text in one training document:", style="bold")
-            output.line(_indented(example.text))
+            output.line()
+            output.line(f"{found.split}, {example.share:.0%} of its text in one training document:", style="bold")
+            _print_text(example.text)
             output.line("  in training:")
-            output.line(_indented(example.training_text))
+            _print_text(example.training_text)
 
 
-def _indented(text: str, limit: int = 400) -> str:
+def _print_text(text: str, limit: int = 400) -> None:
     shown = text if len(text) <= limit else f"{text[:limit]} ..."
-    return "\n".join(f"    {line}" for line in shown.splitlines())
+    for line in shown.splitlines():
+        output.line(f"    {line}")
 
 
 @app.command("train-tokenizer")

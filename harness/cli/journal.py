@@ -18,6 +18,7 @@ from harness.journal import verify as verify_journal
 app = typer.Typer(help="The journal of every run: check its chain, list its runs.", no_args_is_help=True)
 
 JournalPath = Annotated[Path, typer.Argument(metavar="PATH", help="The journal file.")]
+PROBLEMS_SHOWN = 20
 DEFAULT = RUNS_DIR / "journal.jsonl"
 
 
@@ -52,8 +53,10 @@ def _print(path: Path, found: Verification) -> None:
         output.line(f"  unfinished: {run} (still running, or its referee was killed)")
     for finding in found.notes:
         output.line(f"  line {finding.line}: {finding.what}")
-    for finding in found.problems:
+    for finding in found.problems[:PROBLEMS_SHOWN]:
         output.line(f"  line {finding.line}: {finding.what}" if finding.line else f"  {finding.what}", "red")
+    if len(found.problems) > PROBLEMS_SHOWN:
+        output.line(f"  and {len(found.problems) - PROBLEMS_SHOWN:,} more: --json lists them", "red")
     verdict = "ok: every line continues the one before"
     output.line(f"problems: {len(found.problems)}" if found.problems else verdict)
     output.line(f"last hash: {found.last_hash}")

@@ -5,14 +5,19 @@ Exit codes: 0 done, 1 a check failed or something the user can fix, 2 usage, 130
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from types import FrameType
+from typing import Any
 
 import typer
 
 from harness.cli import board, check, data, doctor, journal, new, output, run
 from harness.errors import UserError
+
+# typer exports only the class that is made from this one, which moved from click into typer itself.
+USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     help="Race training scripts to a fixed validation loss: frozen data, clock and evaluation.",
@@ -33,11 +38,19 @@ app.add_typer(journal.app, name="journal")
 def main() -> None:
     """Runs the command line; the one place where a UserError becomes a line and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.excepthook = output.show_traceback
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows names too
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
-        output.errors.print(f"error: {output.clean(str(error))}", markup=False, style="red")
+        output.error(error)
         sys.exit(1)
+    except USAGE_ERROR as error:
+        said = io.StringIO()
+        error.show(said)  # quotes the command line
+        output.usage(said.getvalue())
+        sys.exit(error.exit_code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

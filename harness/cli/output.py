@@ -1,52 +1,122 @@
-"""What every verb prints with: plain lines, tables, one JSON object. Foreign text is made harmless first."""
+"""What every verb prints with: plain lines, tables, one JSON object. Foreign text is made harmless first.
+
+Names, titles, log columns and output come from submissions that anybody wrote. They reach the terminal only
+through `clean`: control and escape sequences, bidi overrides, surrogates and line breaks are shown as `\\x1b`, so
+that no text can steer the terminal, hide a part of a line or pass for a line of ours. rich gets `Text` and never
+markup.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
+from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
+
+from harness.errors import UserError
 
 PIPE_WIDTH = 200  # a table that goes to a file or program is not folded to a terminal's 80 columns
+CELL_CHARACTERS = 200
+QUOTE = "  | "
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def clean(text: str) -> str:
-    """Control characters made visible, so that no child's output can steer the terminal."""
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+    """Everything that is not a printable character made visible, line breaks and tabs too."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def clean_lines(text: str) -> str:
+    """Text of several lines, each clean; all but the first are marked as quoted, so that none passes for ours."""
+    first, *others = (clean(line.rstrip("\r").expandtabs(4)) for line in text.split("\n"))
+    return "\n".join([first, *(QUOTE + other for other in others)])
 
 
 def line(text: str = "", style: str | None = None) -> None:
     """One line of plain text; markup in it is not interpreted."""
-    console.print(escape(clean(text)), style=style)
+    _print(console, clean(text), style)
+
+
+def lines(text: str, style: str | None = None) -> None:
+    """Plain text of several lines, such as the end of a script's output."""
+    _print(console, clean_lines(text), style)
 
 
 def warn(text: str) -> None:
     """A warning on standard error."""
-    errors.print(escape(clean(text)), style="yellow")
+    _print(errors, clean_lines(text), "yellow")
+
+
+def note(text: str) -> None:
+    """A line on standard error that is no warning."""
+    _print(errors, clean(text), None)
+
+
+def error(failed: UserError) -> None:
+    """What the user can put right, and how, on standard error."""
+    remedy = f"\n  remedy: {clean(failed.remedy)}" if failed.remedy else ""
+    _print(errors, f"error: {clean_lines(failed.message)}{remedy}", "red")
+
+
+def usage(text: str) -> None:
+    """What typer says about a command line that it does not take, on standard error."""
+    for said in text.rstrip("\n").split("\n"):
+        _print(errors, clean(said), None)
+
+
+def show_traceback(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+    """For `sys.excepthook`: an error of ours keeps its traceback, which may quote foreign text too."""
+    for part in "".join(traceback.format_exception(kind, raised, trace)).rstrip("\n").split("\n"):
+        _print(errors, clean(part), None)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """A table; columns whose cells are all numbers are aligned to the right."""
-    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    """A table; columns whose cells are all numbers are aligned to the right, long cells are cut."""
+    cells = [[_cell(cell) for cell in row] for row in rows]
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[index]) for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for texts in cells:
-        drawn.add_row(*(escape(text) for text in texts))
+        drawn.add_row(*(Text(text) for text in texts))
     console.print(drawn)
 
 
 def as_json(value: Any) -> None:
-    """One JSON object on standard output, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, sort_keys=False) + "\n")
+    """One JSON object on standard output, for programs: ASCII, and null for what is no finite number."""
+    sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def fixed(value: object, digits: int) -> str:
+    """A number with that many decimals; empty for what is no number, or none that a person could read."""
+    readable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    return f"{value:,.{digits}f}" if readable else ""
+
+
+def _print(to: Console, text: str, style: str | None) -> None:
+    to.print(Text(text, style or ""))
+
+
+def _cell(value: object) -> str:
+    text = clean(str(value)[: CELL_CHARACTERS + 1])
+    return text if len(text) <= CELL_CHARACTERS else f"{text[:CELL_CHARACTERS]}…"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_number(cell: str) -> bool:

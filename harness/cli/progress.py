@@ -14,6 +14,7 @@ from harness.cli import output
 from harness.core.plan import Event
 
 LAST_SECONDS = 2.0  # how long the end waits for a terminal that stands still
+READABLE = 1e15  # larger numbers are shown in short: they are mistakes, or meant to flood the line
 PLAIN_SECONDS = 10.0  # how often a line is printed where there is no terminal
 
 
@@ -72,7 +73,7 @@ class Progress:
             self._live.update(Text(output.clean(text)), refresh=True)
         elif now or time.monotonic() - self._printed > PLAIN_SECONDS:
             self._printed = time.monotonic()
-            output.errors.print(output.clean(text), markup=False)
+            output.note(text)
 
 
 def describe_state(state: str) -> str:
@@ -93,12 +94,17 @@ def describe_row(row: dict[str, float | None]) -> str:
     step, steps, loss = row.get("step"), row.get("steps"), row.get("loss")
     parts = ["running   "]
     if step is not None:
-        parts.append(f"step {step:,.0f}" + (f" of {steps:,.0f}" if steps else ""))
+        parts.append(f"step {_count(step)}" + (f" of {_count(steps)}" if steps else ""))
     if loss is not None:
-        parts.append(f"train loss {loss:.4f}")
+        parts.append(f"train loss {loss:.4f}" if abs(loss) < READABLE else f"train loss {loss:.3g}")
     if seconds > 0:
-        parts.append(f"{tokens / seconds:,.0f} tokens/s")
-    parts.append(f"{seconds:.0f} s elapsed")
+        parts.append(f"{_count(tokens / seconds)} tokens/s")
+    parts.append(f"{_count(seconds)} s elapsed")
     if step and steps and seconds > 0:
-        parts.append(f"{seconds * (steps - step) / step:.0f} s remaining")
+        parts.append(f"{_count(seconds * ((steps - step) / step))} s remaining")
     return "  ".join(parts)
+
+
+def _count(value: float) -> str:
+    """A whole number for people; a script may log any."""
+    return f"{value:,.0f}" if abs(value) < READABLE else f"{value:.3g}"

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.bundle import RunRecord
 from harness.campaign import Finished
 from harness.cli import output
+from harness.core.files import read_file
+from harness.errors import UserError, describe_validation
 
+MAX_REFERENCES_BYTES = 1 << 20
 REFERENCE_FILE = Path("tuning") / "reference_runs.jsonl"
+
+
+Number = Annotated[float, Field(gt=0, lt=1e9)]
 
 
 @dataclass(frozen=True)
 class Reference:
     """One reference run kept in the repository."""
 
-    val_loss: float
-    seconds: float
+    val_loss: Number
+    seconds: Number
     cpu_seconds: float
     tokens: int
     seed: int
@@ -30,16 +37,22 @@ class Reference:
     submission_digest: str
 
 
+_REFERENCE = TypeAdapter(Reference)
+
+
 def read_references(folder: Path) -> list[Reference]:
     """The reference runs of a baseline folder; empty where it has none."""
     path = folder / REFERENCE_FILE
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
-        return [Reference(**json.loads(line)) for line in path.read_text().splitlines()]
-    except (ValueError, TypeError) as error:
-        output.warn(f"warning: {path} is not a list of reference runs ({error}); it is left out")
-        return []
+        content = read_file(path, MAX_REFERENCES_BYTES, "")
+        return [_REFERENCE.validate_json(line, strict=True) for line in content.splitlines()]
+    except ValidationError as error:
+        output.warn(f"warning: {describe_validation(error, path, '').message}; the reference runs are left out")
+    except UserError as error:
+        output.warn(f"warning: {error.message}; the reference runs are left out")
+    return []
 
 
 def summary(finished: Finished) -> dict[str, Any]:
@@ -68,7 +81,7 @@ def print_summary(finished: Finished, submission: Path) -> None:
     output.line(f"{record.title}  ({record.task}, {record.hardware_class}, seed {record.seed})", style="bold")
     if record.reason is not None:
         output.line(f"FAILED: {record.reason}", style="bold red")
-        output.line(record.message)
+        output.lines(record.message)
         output.line(f"bundle           {finished.folder}")
         return
     for label, value in _facts(record):
