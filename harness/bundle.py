@@ -90,7 +90,7 @@ def changed_bundles(runs_dir: Path, digests: dict[str, str]) -> list[str]:
     """Runs whose run.json, log or output is not what the journal closed them with; `digests` maps run to sha256."""
     changed = []
     for run_id, digest in digests.items():
-        if run_id != Path(run_id).name or "\0" in run_id:
+        if run_id in ("", ".", "..") or "/" in run_id or "\0" in run_id:
             changed.append(f"{run_id!r}: not the name of a folder of the runs folder")
         elif os.path.lexists(runs_dir / run_id / "run.json"):  # bundles may be removed, the journal keeps their digest
             changed += [f"{run_id}: {what}" for what in _changes(runs_dir / run_id, digest)]
