@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -39,6 +40,7 @@ def main() -> None:
     """Runs the command line; the one place where a UserError becomes a line and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     sys.excepthook = output.show_traceback
+    threading.excepthook = lambda raised: output.show_traceback(*raised[:3])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 shows names too
     try:

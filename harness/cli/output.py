@@ -73,7 +73,7 @@ def usage(text: str) -> None:
         _print(errors, clean(said), None)
 
 
-def show_traceback(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+def show_traceback(kind: type[BaseException], raised: BaseException | None, trace: TracebackType | None = None) -> None:
     """For `sys.excepthook`: an error of ours keeps its traceback, which may quote foreign text too."""
     for part in "".join(traceback.format_exception(kind, raised, trace)).rstrip("\n").split("\n"):
         _print(errors, clean(part), None)
