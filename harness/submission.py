@@ -247,7 +247,7 @@ def _read_files(folder: Path, task: Task) -> tuple[dict[str, bytes], list[Refusa
         else:
             room -= status.st_size
             files[path.relative_to(folder).as_posix()] = path.read_bytes().replace(b"\r\n", b"\n")
-    if not (folder / "train.py").exists():
+    if not (folder / "train.py").exists() or (folder / "train.py").is_dir():
         refusals.append(Refusal("files", f"{folder}/train.py: no such file", "every submission has a train.py"))
     return files, refusals + _wrong_sources(folder, files, caps)
 

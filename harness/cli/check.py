@@ -122,10 +122,11 @@ def _print_end(results: list[Result], seconds: float) -> None:
 
 def _block(indent: str, text: str) -> None:
     """Text folded to 80 columns; the first line begins with `indent`, further ones align under it."""
-    first = indent
-    for line in text.splitlines():
-        output.line(textwrap.fill(line, WIDTH, initial_indent=first, subsequent_indent=" " * len(indent)) or first)
-        first = " " * len(indent)
+    first, further = indent, " " * len(indent)
+    for paragraph in text.splitlines():
+        for line in textwrap.wrap(paragraph, WIDTH, initial_indent=first, subsequent_indent=further) or [first]:
+            output.line(line)
+        first = further
 
 
 def _report(folder: Path, checker: Checker, results: list[Result], seconds: float) -> dict[str, Any]:
