@@ -1,19 +1,20 @@
 """The audit: a second model host answers altered batches, and its answers must be those of the first.
 
-At least `share` of the batches go to a *shadow host*, in the shape they are scored in, with the rows permuted, a
-quarter of the rows replaced, and the end of every other row, from a random cut on, replaced by text from
+At least `share` of the rows go to a *shadow host*, in batches of the shape they are scored in, but beside rows of
+other batches, in another place, and with the end of most of them, from a random cut on, replaced by text from
 elsewhere in the validation split. What stands before a cut is unchanged, so there the logits must be the same.
 A model that reads ahead, looks at its batch mates, remembers earlier batches or answers by chance gives others. One
 mechanism for all of them; how a model computes is its own affair, caches included.
 
-Which batches are audited is drawn by the judge, and batches are scored in a random order, so that a host cannot
-tell an audited batch from another.
+Rows are drawn one by one from all batches, the padded last one too: whoever cheats in few batches would seldom be
+met by whole batches. Batches are scored in a random order, and a host cannot tell an audited row from another.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from harness.core.slots import Slots
 from harness.core.task import Audit
 
 NEAR = 8  # positions before a cut on which nats gained are looked at: what reads ahead gains there first
-REPLACED_ROWS = 0.25  # share of rows replaced whole, so that what looks at batch mates sees others
+UNCUT_ROWS = 0.25  # share of rows left whole: beside other rows the last position must not move either
 ERRORS = 4.0  # standard errors by which nats gained must exceed the limit: rounding in low precision is no gain
 RARE_ROWS = 0.02  # up to this share of rows (or two) may be looked at again for being numerically unstable
 REPLAYS = 8  # an unstable position, as at a tie of a router, comes out as scored in about half of them
@@ -45,25 +46,32 @@ class AuditReport:
 
 
 @dataclass(frozen=True)
-class Altered:
-    """A batch as the shadow host is asked it: its row j shows row `rows[j]`, unchanged before `cuts[rows[j]]`."""
+class Kept:
+    """A scored row that is to be asked again: unchanged before `cut`, where its logits are kept."""
 
-    inputs: np.ndarray
-    rows: np.ndarray
-    cuts: np.ndarray
+    index: int
+    row: int
+    cut: int
+    scored: np.ndarray  # the scoring host's logits before the cut, padding left out: float32 [at most cut, V]
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A batch as the shadow host is asked it: its row `places[i]` shows the row `kept[i]`, unchanged before its cut."""
+
+    kept: list[Kept]
+    places: list[int]
 
 
 @dataclass(frozen=True)
 class Suspect:
     """A row whose logits moved: where, by how much, and what the text after the cut was worth there."""
 
-    index: int
-    row: int
-    cut: int
+    kept: Kept
     position: int
     difference: float
     gained: float
-    scored: np.ndarray  # the scoring host's logits before the cut: float32 [cut, V]
 
 
 class ShadowAudit:
@@ -79,12 +87,15 @@ class ShadowAudit:
         self._windows = windows
         self._seed = seed
         self._random = np.random.default_rng(seed)
-        batch = windows.shape[0]
-        full = (windows.scored // (batch * windows.shape[1])) or windows.batches
-        count = min(full, max(math.ceil(rules.share * windows.batches), math.ceil(rules.rows / batch)))
-        self.chosen = frozenset(self._random.choice(full, count, replace=False).tolist())
+        batch, length = windows.shape
+        total = math.ceil(windows.scored / length)
+        asked = math.ceil(max(rules.share * total, rules.rows) / batch)  # whole batches of the shadow host
+        drawn = np.sort(self._random.choice(total, min(total, asked * batch), replace=False)).tolist()
+        self.chosen = {index: list(rows) for index, rows in groupby(drawn, lambda row: row // batch)}
         self.order = self._random.permutation(windows.batches).tolist()
-        self._asked: tuple[int, np.ndarray, Altered] | None = None
+        self._waiting: list[Kept] = []
+        self._asked: Altered | None = None
+        self._batches = 0
         self._rows = self._positions = 0
         self._largest = 0.0
         self._gains: dict[int | None, list[float]] = {1: [], NEAR: [], None: []}
@@ -92,19 +103,26 @@ class ShadowAudit:
         self._moved_rows = 0
 
     def wants(self, index: int) -> bool:
-        """Whether this batch is one of the audited ones."""
+        """Whether this batch has audited rows."""
         return index in self.chosen
 
     def take(self, index: int, logits: np.ndarray) -> None:
-        """Notes the scored logits [B, T, V] of a batch and asks the shadow host the altered one."""
-        self._settle()
-        altered = self._alter(index)
-        self._slots.tokens[0][:] = altered.inputs
-        self._host.forward(0)
-        self._asked = (index, logits, altered)
+        """Keeps the audited rows of a batch with scored logits [B, T, V]; asks the shadow host when it has enough."""
+        batch, length = self._windows.shape
+        targets = self._windows.targets(index)
+        for row in (place % batch for place in self.chosen[index]):
+            own = targets[row * length : (row + 1) * length]  # fewer in the last row that is scored
+            uncut = self._random.random() < UNCUT_ROWS
+            cut = length if uncut else int(self._random.integers(1, length + 1))
+            scored = logits[row, : min(cut, len(own))].copy()
+            self._waiting.append(Kept(index, row, cut, scored, own[:cut].astype(np.int64)))
+            if len(self._waiting) == batch:
+                self._ask()
 
     def conclude(self) -> AuditReport:
         """Passes, or raises RunFailed that says what was done, where, and what it moved and gained."""
+        if self._waiting:
+            self._ask()
         self._settle()
         if self._moved_rows > max(2, RARE_ROWS * self._rows):
             self._fail(self._worst())
@@ -113,36 +131,36 @@ class ShadowAudit:
                 self._fail(suspect)
         gained = max(self._gained(near) for near in self._gains)
         return AuditReport(
-            seed=self._seed, batches=len(self.chosen), rows=self._rows, positions=self._positions,
+            seed=self._seed, batches=self._batches, rows=self._rows, positions=self._positions,
             largest_difference=float(self._largest), tolerance=self._tolerance, nats_gained=gained,
             unstable_rows=self._moved_rows,
         )  # fmt: skip
 
     # Asking
 
-    def _alter(self, index: int) -> Altered:
+    def _ask(self) -> None:
+        self._settle()
         batch, length = self._windows.shape
-        inputs = self._windows.inputs(index)
-        cuts = self._random.integers(1, max(2, length), batch)
-        cuts[self._random.random(batch) < REPLACED_ROWS] = 0
-        if not cuts.any():
-            cuts[self._random.integers(batch)] = max(1, length // 2)
-        for row, cut in enumerate(cuts):
-            inputs[row, cut:] = self._other_text(length - cut)
-        rows = self._random.permutation(batch)
-        return Altered(inputs[rows], rows, cuts)
+        inputs = np.stack([self._other_text(length) for _ in range(batch)]).astype(np.int64)
+        places = self._random.permutation(batch)[: len(self._waiting)].tolist()
+        for place, kept in zip(places, self._waiting, strict=True):
+            inputs[place, : kept.cut] = self._windows.inputs(kept.index)[kept.row, : kept.cut]
+        self._slots.tokens[0][:] = inputs
+        self._host.forward(0)
+        self._asked, self._waiting = Altered(self._waiting, places), []
+        self._batches += 1
 
     def _other_text(self, count: int) -> np.ndarray:
         tokens = self._windows.tokens
         start = int(self._random.integers(max(1, len(tokens) - count)))
         return np.resize(tokens[start : start + count], count)
 
-    def _answer(self, inputs: np.ndarray, row: int, cut: int) -> np.ndarray:
-        """The shadow host's logits of one row before the cut, asked now."""
+    def _answer(self, inputs: np.ndarray, kept: Kept) -> np.ndarray:
+        """The shadow host's logits of one row before the cut, asked now at its own place."""
         self._slots.tokens[0][:] = inputs
         self._host.forward(0)
         self._host.wait(0)
-        return self._slots.logits[0][row, :cut].copy()
+        return self._slots.logits[0][kept.row, : len(kept.scored)].copy()
 
     # Comparing
 
@@ -150,41 +168,32 @@ class ShadowAudit:
         """Waits for the shadow's answer and compares every row before its cut."""
         if self._asked is None:
             return
-        (index, scored, altered), self._asked = self._asked, None
+        asked, self._asked = self._asked, None
         self._host.wait(0)
-        known = self._windows.targets(index)
-        targets = np.zeros(scored.shape[0] * scored.shape[1], np.int64)
-        targets[: len(known)] = known
-        targets = targets.reshape(scored.shape[:2])
-        for place, row in enumerate(altered.rows.tolist()):
-            cut = int(altered.cuts[row])
-            if cut:
-                shadow = self._slots.logits[0][place, :cut].copy()
-                self._compare(index, row, scored[row, :cut], shadow, targets[row, :cut])
+        for place, kept in zip(asked.places, asked.kept, strict=True):
+            self._compare(kept, self._slots.logits[0][place, : len(kept.scored)].copy())
 
-    def _compare(self, index: int, row: int, scored: np.ndarray, shadow: np.ndarray, targets: np.ndarray) -> None:
-        cut = len(scored)
-        differences = _differences(scored, shadow)
-        gains = token_nats(shadow, targets) - token_nats(scored, targets)
-        for near, rows in self._gains.items():
-            rows.append(float(gains[-near:].mean()) if near else float(gains.mean()))
+    def _compare(self, kept: Kept, shadow: np.ndarray) -> None:
+        differences = _differences(kept.scored, shadow)
+        gains = token_nats(shadow, kept.targets) - token_nats(kept.scored, kept.targets)
+        if len(kept.scored) == kept.cut < self._windows.shape[1]:  # else what follows was not text that could help
+            for near, rows in self._gains.items():
+                rows.append(float(gains[-near:].mean()) if near else float(gains.mean()))
         self._rows += 1
-        self._positions += cut
+        self._positions += len(kept.scored)
         position = int(differences.argmax())
         self._largest = max(self._largest, differences[position])
         if differences[position] <= self._tolerance:
             return
         self._moved_rows += 1
-        suspect = Suspect(
-            index, row, cut, position, float(differences[position]), float(gains[position]), scored.copy()
-        )
-        kept = sorted([*self._suspects, suspect], key=lambda suspect: -suspect.difference)
-        self._suspects = kept[:KEPT_SUSPECTS]
+        suspect = Suspect(kept, position, float(differences[position]), float(gains[position]))
+        worst = sorted([*self._suspects, suspect], key=lambda suspect: -suspect.difference)
+        self._suspects = worst[:KEPT_SUSPECTS]
 
     def _gained(self, near: int | None) -> float:
         """Mean nats a token that the true text after the cut was worth. Raises RunFailed above the limit."""
         gains = np.array(self._gains[near])
-        mean = float(gains.mean())
+        mean = float(gains.mean()) if len(gains) else 0.0
         error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
         if mean > self._rules.nats_gained + ERRORS * error:
             where = f"the last {near} position(s) before each cut" if near else "all positions before the cuts"
@@ -203,36 +212,38 @@ class ShadowAudit:
 
     def _is_unstable(self, suspect: Suspect) -> bool:
         """Whether the row comes out as scored beside other text too: then no text moved it, but rounding did."""
+        kept = suspect.kept
         batch, length = self._windows.shape
-        own = self._windows.inputs(suspect.index)[suspect.row, : suspect.cut]
+        own = self._windows.inputs(kept.index)[kept.row, : kept.cut]
         for _ in range(REPLAYS):
             inputs = np.stack([self._other_text(length) for _ in range(batch)])
-            inputs[suspect.row, : suspect.cut] = own
-            if self._same(self._answer(inputs, suspect.row, suspect.cut), suspect):
+            inputs[kept.row, : kept.cut] = own
+            if self._same(self._answer(inputs, kept), suspect):
                 return True
         return False
 
     def _fail(self, suspect: Suspect) -> None:
         """Raises RunFailed; asks three more times, with one thing altered each, to say what the model does."""
+        kept = suspect.kept
         raise RunFailed(
             Failure.AUDIT,
-            f"the model's answers depend on more than the row's own past. In batch {suspect.index}, row "
-            f"{suspect.row}, with the text from position {suspect.cut} on replaced, rows in another order and other "
-            f"batches before, the logits at position {suspect.position} moved by {suspect.difference:.3g} "
-            f"(tolerance {self._tolerance:g}); the unaltered batch was worth {suspect.gained:+.3f} nats there. "
+            f"the model's answers depend on more than the row's own past. In batch {kept.index}, row {kept.row}, with "
+            f"the text from position {kept.cut} on replaced, beside other rows and after other batches, the logits at "
+            f"position {suspect.position} moved by {suspect.difference:.3g} (tolerance {self._tolerance:g}); the "
+            f"unaltered batch was worth {suspect.gained:+.3f} nats there. "
             f"{self._moved_rows} of {self._rows} rows moved. {self._name(suspect)}",
         )
 
     def _name(self, suspect: Suspect) -> str:
+        kept = suspect.kept
         batch, length = self._windows.shape
-        true = self._windows.inputs(suspect.index)
+        true = self._windows.inputs(kept.index)
         other_suffix, other_mates = true.copy(), true.copy()
-        other_suffix[suspect.row, suspect.cut :] = self._other_text(length - suspect.cut)
+        other_suffix[kept.row, kept.cut :] = self._other_text(length - kept.cut)
         other_mates[:] = np.stack([self._other_text(length) for _ in range(batch)])
-        other_mates[suspect.row] = true[suspect.row]
+        other_mates[kept.row] = true[kept.row]
         ahead, mates, history = (
-            not self._same(self._answer(inputs, suspect.row, suspect.cut), suspect)
-            for inputs in (other_suffix, other_mates, true)
+            not self._same(self._answer(inputs, kept), suspect) for inputs in (other_suffix, other_mates, true)
         )
         if history:
             return "What it does: the unaltered batch too comes out otherwise, so it remembers earlier batches or draws"
@@ -240,7 +251,7 @@ class ShadowAudit:
         return "What it does: it " + (" and ".join(done) or "depends on the order of the rows or of the batches")
 
     def _same(self, answer: np.ndarray, suspect: Suspect) -> bool:
-        return bool(_differences(suspect.scored, answer).max() <= self._tolerance)
+        return bool(_differences(suspect.kept.scored, answer).max() <= self._tolerance)
 
 
 def _differences(scored: np.ndarray, shadow: np.ndarray) -> np.ndarray:

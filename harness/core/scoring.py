@@ -100,10 +100,10 @@ def score(
             continue
         slot, index = (place - 1) % SLOTS, order[place - 1]
         host.wait(slot)
-        logits = slots.logits[slot]
+        # One private copy is scored and audited. Of every batch: were only audited ones copied at once, a host that
+        # overwrites its answer a moment later would be seen by the scoring and never by the audit.
+        logits = slots.logits[slot].copy()
         if watcher is not None and watcher.wants(index):
-            # One private copy is scored and audited: the host must not show the audit other logits.
-            logits = logits.copy()
             watcher.take(index, logits)
         targets = windows.targets(index)
         part = nats(logits.reshape(-1, logits.shape[2])[: len(targets)], targets)

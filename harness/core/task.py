@@ -90,7 +90,7 @@ class Synthetic(Strict):
 class Audit(Strict):
     """What the audit of audits.py asks for and tolerates.
 
-    `share` of the batches and at least `rows` rows are audited. `tolerance` is the largest difference of a logit
+    `share` of the rows and at least `rows` of them are audited. `tolerance` is the largest difference of a logit
     that rounding explains, by device; `nats_gained` the mean nats a token that no honest model gains.
     """
 
