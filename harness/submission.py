@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from harness.core.files import read_file
 from harness.core.task import TASK_NAME, Caps, Strict, Task, load_task, read_toml
 from harness.errors import UserError, describe_validation
 
@@ -233,23 +234,36 @@ def _read_files(folder: Path, task: Task) -> tuple[dict[str, bytes], list[Refusa
     if len(paths) > MAX_FILES:
         return {}, [Refusal("files", f"{folder}: more than {MAX_FILES} files", "make it smaller")]
     for path in paths:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            refusals.append(Refusal("files", f"{path}: not a regular file", "keep plain files only, no links"))
-        elif path.suffix not in SUFFIXES:
-            message = f"{path}: not a kind of file a submission may hold"
-            refusals.append(Refusal("files", message, f"allowed: {', '.join(SUFFIXES)}"))
-        elif status.st_size > room:
-            name = path.relative_to(folder).as_posix()
-            message = f"{folder}: more than {caps.source_bytes:,} bytes of source (at {name})"
-            refusals.append(Refusal("source-size", message, "make it smaller"))
+        name = path.relative_to(folder).as_posix()
+        refusal = _wrong_kind(path, name)
+        if refusal is not None:
+            refusals.append(refusal)
+            continue
+        try:
+            content = read_file(path, room, "make it smaller", follow_link=False)
+        except UserError as error:
+            message = f"{error.message} (all files together: {caps.source_bytes:,} bytes of source)"
+            refusals.append(Refusal("source-size", message, error.remedy))
             break
-        else:
-            room -= status.st_size
-            files[path.relative_to(folder).as_posix()] = path.read_bytes().replace(b"\r\n", b"\n")
+        room -= len(content)
+        files[name] = content.replace(b"\r\n", b"\n")
     if not (folder / "train.py").exists() or (folder / "train.py").is_dir():
         refusals.append(Refusal("files", f"{folder}/train.py: no such file", "every submission has a train.py"))
     return files, refusals + _wrong_sources(folder, files, caps)
+
+
+def _wrong_kind(path: Path, name: str) -> Refusal | None:
+    """What is wrong with a file before its content is looked at."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Refusal("files", f"{path.parent}/{ascii(path.name)}: a name that is not UTF-8", "rename the file")
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return Refusal("files", f"{path}: not a regular file", "keep plain files only, no links")
+    if path.suffix not in SUFFIXES:
+        message = f"{path}: not a kind of file a submission may hold"
+        return Refusal("files", message, f"allowed: {', '.join(SUFFIXES)}")
+    return None
 
 
 def _wrong_sources(folder: Path, files: dict[str, bytes], caps: Caps) -> list[Refusal]:
