@@ -257,7 +257,7 @@ def _wrong_kind(path: Path, name: str) -> Refusal | None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return Refusal("files", f"{path.parent}/{ascii(path.name)}: a name that is not UTF-8", "rename the file")
+        return Refusal("files", f"{path.parent}/{path.name!a}: a name that is not UTF-8", "rename the file")
     if not stat.S_ISREG(path.lstat().st_mode):
         return Refusal("files", f"{path}: not a regular file", "keep plain files only, no links")
     if path.suffix not in SUFFIXES:
