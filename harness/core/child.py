@@ -21,16 +21,15 @@ from harness.core.cgroup import Cgroup, find_parent
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import descendants, kill_descendants
 from harness.core.limits import Limits
+from harness.core.printed import Printed
 
-TAIL_LINES = 20
-TAIL_BYTES = 8192
 KILL_SECONDS = 10.0
 LIMITS_SECONDS = 0.5  # how often memory and processes are looked at
 SCRATCH_SECONDS = 5.0  # how often the scratch folder is; thousands of small files take milliseconds to add up
 
 
 class Child:
-    """One process tree in `folder`, started pinned to `cpus`. Its output goes to a file of at most `output_bytes`.
+    """One process tree in `folder`, started pinned to `cpus`. `printed` holds its output, at most `output_bytes`.
 
     `user` is the user id that it takes on, if it has one of its own.
     """
@@ -46,10 +45,7 @@ class Child:
         if self._cgroup is not None:
             command = self._cgroup.command(command)
         self._next_look = self._next_scratch_look = time.monotonic()
-        self._file = output.open("wb")
-        self._room = output_bytes
-        self._tail = b""
-        self.output_truncated = False
+        self.printed = Printed(output, output_bytes)
         self._seen: dict[tuple[int, float], float] = {}
         self._cpu_seconds = 0.0
         with _affinity(cpus):
@@ -72,17 +68,8 @@ class Child:
             data = os.read(self._pipe.fileno(), 1 << 16)
         except BlockingIOError:
             return True
-        kept = data[: self._room]
-        self._file.write(kept)
-        self._room -= len(kept)
-        self.output_truncated |= len(kept) < len(data)
-        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        self.printed.add(data)
         return bool(data)
-
-    def tail(self) -> str:
-        """The last lines it printed."""
-        lines = self._tail.decode(errors="replace").strip().splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
 
     def exit_status(self) -> int | None:
         """The exit status; negative for a signal; None while it runs."""
@@ -171,7 +158,7 @@ class Child:
         while not self._pipe.closed and self._drainable() and self.pump_output():
             pass
         self._pipe.close()
-        self._file.close()
+        self.printed.close()
         if self.exit_descriptor >= 0:
             os.close(self.exit_descriptor)
             self.exit_descriptor = -1

@@ -12,13 +12,16 @@ from typing import Any
 
 from harness.core.child import Child
 from harness.core.failures import Failure, RunFailed
+from harness.core.printed import ended_how
 from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, plain_text
 from harness.core.sandbox import Sandbox
 from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
 
 POLL_SECONDS = 0.2
+EXIT_SECONDS = 1.0  # between the end of a host's connection and its exit
 HELLO_SECONDS = 120.0  # importing torch from a cold disk can take a minute
 OUTPUT_BYTES = 1 << 20
+COMMAND = [sys.executable, "-P", "-m", "harness.core.model_host"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,13 @@ class ModelHost:
         self._deadline = time.monotonic() + caps.seconds
         self._context = context
         self._source = sandbox.source
+        self._name = "the shadow host" if output.stem == "shadow" else "the model host"
         self._listener = Listener()
         self._channel: Channel | None = None
         self._loading = False
         self._cpu_before = self._cpu_seconds = self._blank_cpu_seconds = 0.0
         self.load_cpu_seconds = 0.0
-        command = sandbox.command([sys.executable, "-P", "-m", "harness.core.model_host"], self._listener)
+        command = sandbox.command(COMMAND, self._listener)
         environment = sandbox.environment(self._listener)
         self._child = Child(
             command, environment, sandbox.scratch, output, OUTPUT_BYTES, cpus, sandbox.limits, sandbox.user
@@ -175,6 +179,8 @@ class ModelHost:
             raise RunFailed(Failure.HOST_PROTOCOL, str(error)) from None
 
     def _crashed(self) -> RunFailed:
+        select.select([self._child.exit_descriptor], [], [], EXIT_SECONDS)
+        how = ended_how(self._child.exit_status())
         self._child.close()
-        said = self._child.tail() or "it printed nothing"
-        return RunFailed(Failure.HOST_CRASH, f"the model host ended early; its last lines:\n{said}")
+        said = self._child.printed.tail()
+        return RunFailed(Failure.HOST_CRASH, f"{self._name} {how} too early; its last lines:\n{said}")

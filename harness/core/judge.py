@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
 from harness.core.host import HELLO_SECONDS, HostCaps, ModelHost
 from harness.core.limits import limits_for
+from harness.core.printed import Printed, ended_how
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
 from harness.core.scoring import SLOTS, Windows, score
@@ -41,6 +42,9 @@ from harness.errors import UserError
 from harness.paths import PACKAGE
 
 OVERDUE_SECONDS = 2 * HELLO_SECONDS
+EXIT_SECONDS = 1.0  # between the end of the judge's output and its exit
+OUTPUT_BYTES = 1 << 18  # of judge.txt
+COMMAND = [sys.executable, "-P", "-m", "harness.core.judge"]  # -P: nothing is imported from the current folder
 JUDGING_HOSTS = ("host", "shadow")  # each has a scratch folder and an output file of that name
 MAX_COLUMN_FACTOR = 2  # extra vocabulary columns are allowed, up to twice the vocabulary
 
@@ -147,16 +151,21 @@ def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:
 
 
 def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:
-    """Runs the judge as a process of its own and returns its judgement. Raises RunFailed."""
+    """Runs the judge as a process of its own and returns its judgement. Raises RunFailed.
+
+    What it prints besides, the traceback of a crash say, is kept in `judge.txt` beside the output of its hosts.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "harness.core.judge"],  # -P: nothing is imported from the current folder
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        pass_fds=[job.weights], start_new_session=True,
+        COMMAND, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[job.weights], start_new_session=True,
     )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     # The judge holds the host to the caps itself; this is for a judge that cannot any more.
     overdue = threading.Timer(cap_seconds + OVERDUE_SECONDS, process.kill)
     overdue.start()
+    printed = Printed(Path(job.output) / "judge.txt", OUTPUT_BYTES)
+    keeper = threading.Thread(target=_keep, args=(process.stderr, printed))
+    keeper.start()
     try:
         process.stdin.write(json.dumps(asdict(job)).encode())
         process.stdin.close()
@@ -167,14 +176,35 @@ def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]
             if "failure" in event:
                 raise RunFailed(Failure(event["failure"]), event["message"])
             on_batch(event["batch"], event["batches"])
-        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}")
+        _wait(process)
     except BrokenPipeError:
-        raise RunFailed(Failure.JUDGE_CRASH, f"the judge ended with status {process.wait()}") from None
+        _wait(process)  # it ended before it had read its job
     finally:
         overdue.cancel()
         process.kill()
-        process.wait()
+        status = process.wait()
+        keeper.join()
+        printed.close()
         process.stdout.close()
+    raise RunFailed(Failure.JUDGE_CRASH, f"the judge {ended_how(status)}; its last line: {printed.tail(lines=1)}")
+
+
+def _keep(pipe: IO[bytes], printed: Printed) -> None:
+    """Takes what the judge prints until nobody can print any more."""
+    with pipe:
+        while data := os.read(pipe.fileno(), 1 << 16):
+            try:
+                printed.add(data)
+            except OSError:
+                return  # a full disk, which is named where the bundle is written
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    """Lets a judge that has closed its output end by itself, so that its exit status is its own."""
+    try:
+        process.wait(EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass  # it is killed like any other
 
 
 def main() -> None:

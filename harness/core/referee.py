@@ -25,6 +25,7 @@ from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.limits import Role, limits_for
 from harness.core.plan import Event, Outcome, Plan
+from harness.core.printed import ended_how
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
@@ -152,7 +153,7 @@ class Referee:
         self._deadline = time.monotonic() + plan.caps.timeout_seconds
 
     def _note_output(self) -> None:
-        self.outcome.output_truncated = self._child.output_truncated
+        self.outcome.output_truncated = self._child.printed.truncated
 
     def _scratch(self, purpose: str) -> Path:
         """The scratch folder of one process, with its own copy of the compile cache."""
@@ -340,8 +341,8 @@ class Referee:
         missing = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
         if status == 0:
             raise RunFailed(Failure.NO_WEIGHTS, f"the script ended without calling {missing} on every rank")
-        said = self._child.tail() or "it printed nothing"
-        raise RunFailed(Failure.CRASH, f"the script ended with status {status}; its last lines:\n{said}")
+        said = self._child.printed.tail()
+        raise RunFailed(Failure.CRASH, f"the script {ended_how(status)}; its last lines:\n{said}")
 
     def _check_caps(self) -> None:
         caps = self._plan.caps

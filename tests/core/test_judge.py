@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.core import judge as judge_module
 from harness.core.failures import Failure, RunFailed
+from harness.core.judge import Job, ask_judge
 from harness.core.scoring import SLOTS, Windows, nats, score
 from harness.core.slots import Slots, slot_bytes
 
@@ -110,3 +114,51 @@ def test_logits_are_read_once() -> None:
     logits = np.zeros((5, 7), np.float32).view(Changing)
     assert nats(logits, np.zeros(5, np.uint16)) == pytest.approx(5 * math.log(7))
     assert Changing.reads == 1
+
+
+class Asked:
+    """Asks a judge that is any program."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._job = Job(
+            task="", data_folder="", split="", source="", scratch="", output=str(folder), trust="", context={},
+            weights=0, batch=1, length=1, threads=1, cpus=[], referee=os.getpid(),
+        )  # fmt: skip
+        self.kept = folder / "judge.txt"
+
+    def __call__(self, code: str) -> str:
+        """Why there is no judgement."""
+        self._monkeypatch.setattr(judge_module, "COMMAND", [sys.executable, "-S", "-c", code])
+        with pytest.raises(RunFailed) as caught:
+            ask_judge(self._job, 60, lambda done, batches: None)
+        assert caught.value.reason is Failure.JUDGE_CRASH
+        return caught.value.message
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(tmp_path, monkeypatch)
+
+
+def test_a_judge_that_crashes_is_kept_and_quoted(asked: Asked) -> None:
+    assert asked("import sys; sys.stdin.read(); 1 / 0").endswith("its last line: ZeroDivisionError: division by zero")
+    assert asked.kept.read_text().startswith("Traceback (most recent call last)")
+
+
+def test_a_judge_that_never_reads_its_job_is_quoted_too(asked: Asked) -> None:
+    assert asked("1 / 0").endswith("ZeroDivisionError: division by zero")
+
+
+def test_a_judge_that_is_killed_is_named(asked: Asked) -> None:
+    assert asked("import os; os.kill(os.getpid(), 9)") == (
+        "the judge was killed (SIGKILL); its last line: it printed nothing"
+    )
+
+
+def test_what_a_judge_prints_is_bounded(asked: Asked) -> None:
+    flood = (
+        "import sys; sys.stdin.read(); [print('x' * 999, file=sys.stderr) for _ in range(5000)]; sys.exit('the end')"
+    )
+    assert asked(flood) == "the judge ended with status 1; its last line: the end"
+    assert asked.kept.stat().st_size == judge_module.OUTPUT_BYTES
