@@ -21,6 +21,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from harness.core.cgroup import containing_groups
+
 PACKAGES = ("torch", "triton", "numpy", "tiktoken", "tokenizers", "safetensors")
 MIB = 1024 * 1024
 # Without its persistence daemon, nvidia-smi first wakes every GPU: about 1 s each on an eight-GPU node.
@@ -155,7 +157,7 @@ def cpu_quota(root: Path, membership: str) -> float | None:
     `root` is where cgroups are mounted, `membership` the text of /proc/self/cgroup.
     """
     limits = []
-    for folder in _cgroup_folders("cpu", root, membership):
+    for folder in containing_groups("cpu", root, membership):
         quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
         if not quota:
             quota = _text(folder / "cpu.cfs_quota_us").strip()
@@ -167,22 +169,9 @@ def cpu_quota(root: Path, membership: str) -> float | None:
 
 def memory_limits(root: Path, membership: str) -> list[int]:
     """Memory limits in bytes of the cgroups this process is in; empty without any."""
-    folders = _cgroup_folders("memory", root, membership)
+    folders = containing_groups("memory", root, membership)
     texts = [_text(folder / name) for folder in folders for name in ("memory.max", "memory.limit_in_bytes")]
     return [int(text) for text in texts if text.strip().isdigit()]
-
-
-def _cgroup_folders(controller: str, root: Path, membership: str) -> list[Path]:
-    """The groups whose limits apply: each one named in `membership` and all above it."""
-    folders: list[Path] = []
-    for row in membership.splitlines():
-        number, _, rest = row.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" or controller in controllers.split(","):
-            top = root if number == "0" else root / controller
-            own = top / path.strip("/")
-            folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
-    return folders
 
 
 def parse_gpus(rows: Iterable[list[str]]) -> tuple[Gpu, ...]:

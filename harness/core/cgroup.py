@@ -12,8 +12,10 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.core.limits import Limits
+if TYPE_CHECKING:
+    from harness.core.limits import Limits
 
 CONTROLLERS = {"memory", "pids"}
 REMOVE_SECONDS = 5.0  # a killed process leaves its group when it is reaped, not before
@@ -110,6 +112,22 @@ def find_parent(mount: Path | None = None, own: str | None = None) -> Path | Non
 def has_controllers(parent: Path | None) -> bool:
     """Whether a group made below `parent` limits memory and processes by itself."""
     return parent is not None and _controllers(parent) >= CONTROLLERS
+
+
+def containing_groups(controller: str, root: Path, membership: str) -> list[Path]:
+    """The groups whose limits on a controller apply, version 2 and 1: each one in `membership` and all above it.
+
+    `root` is where hierarchies are mounted, `membership` the text of /proc/self/cgroup.
+    """
+    folders: list[Path] = []
+    for row in membership.splitlines():
+        number, _, rest = row.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" or controller in controllers.split(","):
+            top = root if number == "0" else root / controller
+            own = top / path.strip("/")
+            folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(top)]
+    return folders
 
 
 def _controllers(folder: Path) -> set[str]:

@@ -6,6 +6,7 @@ script says. Ranks that ask for different counts in one round are a violation.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from harness.core.data.shards import HEADER_BYTES
 from harness.core.data.stream import END, REQUEST
+from harness.core.free_memory import free_memory
 from harness.core.task import Shard, Task
 from harness.errors import UserError
 
@@ -37,21 +39,40 @@ class ShardFile:
 def sealed_copy(path: Path, shard: Shard) -> int:
     """An open copy of a shard in memory that nobody can change, checked against the task. Raises UserError."""
     descriptor = os.memfd_create(shard.file, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(COPY_BYTES):
-                digest.update(block)
-                os.write(descriptor, block)
-    except OSError as error:
+        digest = _copy(path, descriptor, HEADER_BYTES + TOKEN_BYTES * shard.tokens)
+        if digest != shard.sha256:
+            raise UserError(f"{path}: changed since it was prepared", "speedrun data prepare, after removing it")
+    except BaseException:
         os.close(descriptor)
-        raise UserError(f"{path}: {error.strerror}", "check the disk and the free memory") from None
-    if digest.hexdigest() != shard.sha256:
-        os.close(descriptor)
-        raise UserError(f"{path}: changed since it was prepared", "speedrun data prepare, after removing it")
+        raise
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
+
+
+def _copy(path: Path, descriptor: int, size: int) -> str | None:
+    """Copies a file of that size; its sha256, or None where its size is another. Raises UserError."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                return None
+            while block := file.read(COPY_BYTES):
+                digest.update(block)
+                if os.write(descriptor, block) < len(block):
+                    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "check the disk and the free memory") from None
+    return digest.hexdigest()
+
+
+def _require_memory(shards: list[Shard]) -> None:
+    """Raises UserError where copies of these shards do not fit into memory: else the kernel would kill somebody."""
+    needed, free = sum(HEADER_BYTES + TOKEN_BYTES * shard.tokens for shard in shards), free_memory()
+    if needed > free:
+        message = f"the {len(shards)} training shard(s) take {needed:,} bytes of memory, and {free:,} are free"
+        raise UserError(message, "end other programs, raise the container's memory limit, or use a larger machine")
 
 
 def open_training(stack: ExitStack, task: Task, folder: Path) -> list[ShardFile]:
@@ -59,10 +80,14 @@ def open_training(stack: ExitStack, task: Task, folder: Path) -> list[ShardFile]
 
     Copies, because whoever holds an open file of ours can open it again for writing through /proc. Files are read
     through once, up to PRE_READ_BYTES, so that no run finds the disk colder than the one it is compared with.
+    Raises UserError.
     """
     files = []
     room = PRE_READ_BYTES
-    for shard in task.of_split("train"):
+    shards = task.of_split("train")
+    if task.order == "free":
+        _require_memory(shards)
+    for shard in shards:
         path = folder / shard.file
         if task.order == "sequential":
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
