@@ -62,6 +62,7 @@ class RunRecord(BaseModel):
     log_rows: int
     log_rows_dropped: int
     output_truncated: bool
+    still_computing: list[dict[str, Any]] = []  # at the seal: pid, name, CPU seconds while it was watched
     digests: dict[str, str | None]
     measurement_version: int | None  # None: the core differs from the one that frozen.toml pins
     machine: dict[str, Any]

@@ -186,6 +186,7 @@ def _record(
         log_rows=len(referee.log.rows),
         log_rows_dropped=referee.log.dropped,
         output_truncated=outcome.output_truncated,
+        still_computing=[asdict(process) for process in outcome.still_computing],
         digests={
             "core": core,
             "task": task.digest,

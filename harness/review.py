@@ -1,8 +1,8 @@
 """What a run shows that a person should look at before it counts as evidence: flags, never verdicts.
 
-Reviewed are luck and mistakes that no rule can forbid: two "different" runs with the very same losses, and a loss far
+Reviewed are luck and mistakes that no rule can forbid: two "different" runs with the very same losses, a loss far
 below what the tokens explain (the idea of MLPerf's reference convergence points: training rules, section
-"Reference Convergence Points").
+"Reference Convergence Points"), and processes that go on computing when the clock has stopped.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def loss_prefix(rows: Sequence[dict[str, float | None]]) -> str | None:
 
 def review(record: RunRecord, others: Iterable[RunRecord], band: Sequence[tuple[int, float]]) -> list[Flag]:
     """All flags of a run, beside other runs and the baseline's (tokens, loss) at several budgets."""
-    return [*_same_losses(record, others), *_beyond_tokens(record, band)]
+    return [*_same_losses(record, others), *_beyond_tokens(record, band), *_still_computing(record)]
 
 
 def _same_losses(record: RunRecord, others: Iterable[RunRecord]) -> list[Flag]:
@@ -79,6 +79,13 @@ def _beyond_tokens(record: RunRecord, band: Sequence[tuple[int, float]]) -> list
         f"baseline needs more than {EXPLAINED_FACTOR:g} times as many for less than {explained:.4f}"
     )
     return [Flag("beyond-its-tokens", text)]
+
+
+def _still_computing(record: RunRecord) -> list[Flag]:
+    if not record.still_computing:
+        return []
+    named = ", ".join(f"{one['name']} (pid {one['pid']}, {one['cpu_seconds']:.2f} s)" for one in record.still_computing)
+    return [Flag("still-computing", f"after the weights were sealed these processes still used CPU time: {named}")]
 
 
 def explained_loss(band: Sequence[tuple[int, float]], tokens: float) -> float:

@@ -100,3 +100,16 @@ def test_the_holdout_is_judged_only_when_asked_for(toy: Toy, tmp_path: Path) -> 
     assert record.holdout is not None and record.judgement is not None
     assert record.holdout["tokens"] == 1999
     assert abs(record.holdout["val_loss"] - record.judgement["val_loss"]) < 0.2
+
+
+def test_a_process_that_computes_after_the_seal_is_flagged_and_named(toy: Toy, tmp_path: Path) -> None:
+    busy = "import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', 'while True: pass'])"
+    script = SCRIPT.replace("    run.finish(model)", f"    {busy}\n    run.finish(model)")
+    submission = load_submission(write_submission(tmp_path / "bigram", script), toy.task)
+    record = run_once(
+        Request(submission, hardware_class("cpu-1thread"), toy.data_dir, tmp_path / "runs", seed=1)
+    ).record
+    (flag,) = record.review
+    (process,) = record.still_computing
+    assert flag["id"] == "still-computing"
+    assert f"{process['name']} (pid {process['pid']}, {process['cpu_seconds']:.2f} s)" in flag["text"]

@@ -79,6 +79,7 @@ class Progress:
 def describe_state(state: str) -> str:
     """What a state means to the person waiting."""
     return {
+        "COMPILING": "compiling  filling the submission's compile cache, without data",
         "LAUNCHED": "set-up     imports, model, warm-up on synthetic tokens",
         "READY": "ready      comparing the start weights with a fresh build",
         "RUNNING": "running    the clock has started, the data is out",

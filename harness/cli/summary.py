@@ -68,6 +68,7 @@ def summary(finished: Finished) -> dict[str, Any]:
         "seconds": record.seconds,
         "tokens": record.tokens,
         "trust": record.trust,
+        "still_computing": record.still_computing,
         "review": record.review,
         "run_id": record.run_id,
         "bundle": str(finished.folder),
@@ -83,15 +84,20 @@ def print_summary(finished: Finished, submission: Path) -> None:
         output.line(f"FAILED: {record.reason}", style="bold red")
         output.lines(record.message)
         output.line(f"bundle           {finished.folder}")
+        _print_flags(record)
         return
     for label, value in _facts(record):
         output.line(f"{label:<16} {value}")
     output.line(f"{'bundle':<16} {finished.folder}")
     for warning in record.warnings:
         output.warn(f"warning: {warning['text']}; remedy: {warning['remedy']}")
+    _print_flags(record)
+    _print_comparison(record, read_references(submission))
+
+
+def _print_flags(record: RunRecord) -> None:
     for flag in record.review:
         output.warn(f"for review: {flag['text']}")
-    _print_comparison(record, read_references(submission))
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

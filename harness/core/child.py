@@ -41,7 +41,7 @@ class Child:
         self._folder = folder
         self._limits = limits
         self._user = user
-        self._cgroup = _new_cgroup(limits)
+        self._cgroup = new_cgroup(limits)
         if self._cgroup is not None:
             command = self._cgroup.command(command)
         self._next_look = self._next_scratch_look = time.monotonic()
@@ -95,6 +95,17 @@ class Child:
             living += times.user + times.system + times.children_user + times.children_system
         self._cpu_seconds = max(self._cpu_seconds, living, sum(self._seen.values()))
         return self._cpu_seconds
+
+    def cpu_by_process(self) -> list[tuple[tuple[int, float], str, float]]:
+        """Every living process: its id and when it began, its name, and its own CPU seconds in ticks of 10 ms."""
+        found = []
+        for process in self._tree():
+            try:
+                times, key = process.cpu_times(), (process.pid, process.create_time())
+                found.append((key, process.name(), times.user + times.system))
+            except psutil.Error:
+                continue
+        return found
 
     def memory_bytes(self) -> int:
         """Memory of the whole tree. Sampled, it is resident memory; pages shared between processes count in each."""
@@ -181,7 +192,8 @@ class Child:
         return found
 
 
-def _new_cgroup(limits: Limits | None) -> Cgroup | None:
+def new_cgroup(limits: Limits | None) -> Cgroup | None:
+    """A control group with these limits, None where none can be made."""
     parent = find_parent() if limits is not None else None
     if limits is None or parent is None:
         return None

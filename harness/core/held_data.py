@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.core.data.serve import TOKEN_BYTES, ShardFile
 from harness.core.data.shards import map_shard_fd
+from harness.core.failures import Failure, RunFailed
 from harness.core.weights import WeightsFile, layout
 
 STRETCH = 16  # tokens; chance hits of this length do not happen in counts, indices or quantized weights
@@ -25,6 +26,17 @@ NUMBERS = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "I16": np.int16,
     "I8": np.int8, "U8": np.uint8, "F8_E4M3": np.uint8, "F8_E5M2": np.uint8, "BF16": np.uint16, "BOOL": np.uint8,
 }  # fmt: skip
+
+
+def refuse_held_data(file: WeightsFile, shards: Iterable[ShardFile]) -> None:
+    """Raises RunFailed for weights that carry the corpus along."""
+    held = tensors_holding_tokens(file, shards)
+    if held:
+        raise RunFailed(
+            Failure.WEIGHTS_HOLD_DATA,
+            f"the exported tensors {', '.join(held[:3])} hold stretches of the training data; a model may learn "
+            "the corpus, but not carry it along",
+        )
 
 
 def tensors_holding_tokens(file: WeightsFile, shards: Iterable[ShardFile]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.core.failures import Failure
 from harness.core.protocol import Context, TaskFacts
+from harness.core.still_computing import StillComputing
 from harness.core.task import Caps, HardwareClass, Task
 
 
@@ -81,3 +82,4 @@ class Outcome:
     judgement: dict[str, Any] | None = None
     holdout: dict[str, Any] | None = None
     output_truncated: bool = False
+    still_computing: list[StillComputing] = field(default_factory=list)  # at the seal

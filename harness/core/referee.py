@@ -20,7 +20,7 @@ from typing import Any
 from harness.core.child import Child, pinned_process, split_cpus
 from harness.core.data.serve import StreamServer, open_training
 from harness.core.failures import Failure, RunFailed
-from harness.core.held_data import tensors_holding_tokens
+from harness.core.held_data import refuse_held_data
 from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.limits import Role, limits_for
@@ -29,6 +29,7 @@ from harness.core.printed import ended_how
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
+from harness.core.still_computing import Watch
 from harness.core.task import Split
 from harness.core.weights import TensorSpec, WeightsError, WeightsFile
 
@@ -92,7 +93,7 @@ class Referee:
         self._seal(weights)
         self._child.close()
         self._enter("FINISHED")
-        self._check_held_data(weights)
+        refuse_held_data(weights, self._shards)
         self.outcome.judgement = self._judge(weights, run_cpus, "validation")
         if plan.judge_holdout:
             self.outcome.holdout = self._judge(weights, run_cpus, "holdout")
@@ -255,9 +256,11 @@ class Referee:
         outcome.export_seconds = self._ranks.export_seconds()
         outcome.tokens = self._server.served if self._server else self._ranks.tokens()
         outcome.tokens_counted_by = "referee" if self._server else "script"
+        watch = Watch(self._child)
         if not weights.header_intact():
             raise RunFailed(Failure.NO_WEIGHTS, "the header of the exported weights was overwritten")
         outcome.weights_digest = weights.digest()
+        outcome.still_computing = watch.end()
         for rank in range(len(self._ranks)):
             self._ranks.send(rank, "sealed")
         self._drain()
@@ -271,15 +274,6 @@ class Referee:
         if outcome.suspended_seconds > SUSPEND_SECONDS:
             raise RunFailed(
                 Failure.SUSPENDED, f"the machine slept for {outcome.suspended_seconds:.1f} s during the run"
-            )
-
-    def _check_held_data(self, weights: WeightsFile) -> None:
-        held = tensors_holding_tokens(weights, self._shards)
-        if held:
-            raise RunFailed(
-                Failure.WEIGHTS_HOLD_DATA,
-                f"the exported tensors {', '.join(held[:3])} hold stretches of the training data; a model may learn "
-                "the corpus, but not carry it along",
             )
 
     def _drain(self) -> None:

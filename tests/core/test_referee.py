@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.core import referee as referee_module
+from harness.core.child import new_cgroup
 from harness.core.failures import Failure
-from harness.core.sandbox import probe
+from harness.core.sandbox import NO_LIMITS, probe
 from tests.conftest import Toy, make_toy
 from tests.core.children import HONEST, Toys
 
@@ -293,6 +294,32 @@ time.sleep(0.3)
 finish(run)
 """
     assert toys.run(script).reason is Failure.TOO_MANY_CORES
+
+
+SHORT_HELPERS = """
+run = connect_run()
+start(run)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel then adds their CPU time to nobody's
+for _ in range(10):
+    pid = os.fork()
+    if pid == 0:
+        while time.process_time() < 0.1: pass
+        os._exit(0)
+    while os.path.exists(f"/proc/{pid}"): time.sleep(0.002)
+finish(run)
+"""
+
+
+def test_cpu_time_of_short_helpers_is_exact_in_a_control_group(toys: Toys) -> None:
+    group = new_cgroup(NO_LIMITS)
+    exact = group is not None and group.cpu_seconds() is not None
+    if group is not None:
+        group.remove()
+    if not exact:
+        pytest.skip("no control group with cpu.stat can be made: who lives less than half a second may be missed")
+    outcome = toys.run(SHORT_HELPERS)
+    assert outcome.state == "JUDGED", outcome.message
+    assert outcome.cpu_seconds is not None and outcome.cpu_seconds >= 1.0
 
 
 def test_shards_cannot_be_changed_from_inside(toys: Toys, toy: Toy) -> None:
