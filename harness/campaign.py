@@ -22,11 +22,11 @@ from harness.core.sandbox import probe
 from harness.core.task import HardwareClass
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
-from harness.journal import Journal
 from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
 from harness.review import loss_prefix, read_band, review
+from harness.run_folder import RunFolder, clean_up
 from harness.submission import Submission, Value
 
 SEED_LIMIT = 2**31
@@ -58,11 +58,18 @@ class Finished:
 
 
 def run_once(request: Request, on_event: Callable[[Event], None] = lambda event: None) -> Finished:
-    """Does one run: journal, referee, bundle, journal. A failed or interrupted run is a result too."""
+    """Does one run: journal, referee, bundle, journal. A failed or interrupted run is a result too.
+
+    Raises UserError. Before it begins, what killed commands left in the runs folder is tidied up.
+    """
     submission, task = request.submission, request.submission.task
     methods = submission.methods(request.dropped)
     hparams = submission.hparams(request.settings)
     data_folder = require_prepared(task, request.data_dir)
+    for killed in clean_up(request.runs_dir):
+        on_event(
+            Event("note", {"text": f"run {killed} was killed before it ended; its line in the journal says so now"})
+        )
     machine, load = fingerprint(), sample_load(LOAD_SAMPLE_SECONDS)
     trust = probe().level_for(request.hardware.devices)
     warnings = warnings_before_run(machine, load, request.hardware, trust)
@@ -73,19 +80,20 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         raise UserError(f"--seed {seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{_plain_name(submission.name)}-{secrets.token_hex(3)}"
-    folder = _make_run_folder(request.runs_dir, run_id)
-    submission.snapshot(folder / "source")
-    plan = Plan(
-        task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
-        trust=trust, seed=seed, methods=methods, hparams=hparams,
-        batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length, rung=probe().rung,
-        judge_holdout=request.judge_holdout, compiled=_compiled_folder(request, methods, hparams),
-    )  # fmt: skip
-    journal = Journal(request.runs_dir / "journal.jsonl")
-    journal.start(run_id, task=task.name, submission=submission.digest, seed=seed, hardware_class=request.hardware.name)
-    referee = Referee(plan, on_event)
-    swapped_before = total_swapped_bytes()
-    try:
+    with RunFolder(request.runs_dir, run_id) as run_folder:
+        folder = run_folder.path
+        submission.snapshot(folder / "source")
+        plan = Plan(
+            task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
+            trust=trust, seed=seed, methods=methods, hparams=hparams,
+            batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
+            rung=probe().rung, judge_holdout=request.judge_holdout,
+            compiled=_compiled_folder(request, methods, hparams),
+        )  # fmt: skip
+        hardware = request.hardware.name
+        run_folder.start(task=task.name, submission=submission.digest, seed=seed, hardware_class=hardware)
+        referee = Referee(plan, on_event)
+        swapped_before = total_swapped_bytes()
         outcome = referee.run()
         warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
         record = _record(run_id, started, request, plan, referee, machine, warnings)
@@ -93,28 +101,13 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         record.review = [asdict(flag) for flag in flags]
         write_bundle(folder, record, referee.log.rows)
         digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
-    except BaseException as error:
-        # What ends a run here is no fault of the submission: a full disk, a second Ctrl-C, a bug of ours.
-        journal.end(run_id, "harness-error", None)
-        if isinstance(error, OSError):
-            raise UserError(f"{folder}: {error.strerror}", "free space or choose another --runs-dir") from None
-        raise
-    journal.end(run_id, record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
+        run_folder.end(record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
     return Finished(record, folder, referee.log.rows)
 
 
 def _plain_name(name: str) -> str:
     """A folder's name as part of a run id, which stands in paths, on terminals and in pages."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "submission"
-
-
-def _make_run_folder(runs_dir: Path, run_id: str) -> Path:
-    folder = runs_dir / run_id
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}", "choose a folder you can write to: --runs-dir") from None
-    return folder.resolve()
 
 
 def _compiled_folder(request: Request, methods: Mapping[str, bool], hparams: Mapping[str, Value]) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,9 @@ from harness.checks.packed import packed_data, texts_of_source
 from harness.checks.rules import BY_ID, RULES, Rule
 from harness.checks.runs import DRY_STEPS, Trial, Trials
 from harness.core.failures import Failure
+from harness.core.owned import PREFIX, TemporaryFolder
 from harness.core.task import Task, hardware_class
+from harness.run_folder import clean_up
 from harness.submission import Submission, inspect_submission
 
 SHOWN_LINES = 3
@@ -63,8 +64,8 @@ class Checker:
         """One result a rule, in order. After a stage with failures the other stages are skipped."""
         seen: set[str] = set()
         failed = ""
-        with tempfile.TemporaryDirectory(prefix="speedrun-check-") as temporary:
-            self._temporary = Path(temporary)
+        clean_up()
+        with TemporaryFolder(f"{PREFIX}check-") as self._temporary:
             for stage in (self._files, self._source, self._builds, self._dry_run, self._drops):
                 began = time.monotonic()
                 for result in stage():

@@ -20,15 +20,14 @@ if TYPE_CHECKING:
 CONTROLLERS = {"memory", "pids"}
 REMOVE_SECONDS = 5.0  # a killed process leaves its group when it is reaped, not before
 MEMORY_ROOM = 1.25  # the kernel's limit lies this much above ours, so that ours is seen first and named
-NAME = re.compile(r"speedrun-(\d+)-")
+NAME = re.compile(r"speedrun-(\d+)-(\d+)-[0-9a-f]{8}")
 
 
 class Cgroup:
     """One group, made below `parent`, which must be writable. `kill` and `remove` are safe to call twice."""
 
     def __init__(self, parent: Path, limits: Limits) -> None:
-        _remove_abandoned(parent)
-        self.folder = parent / f"speedrun-{os.getpid()}-{secrets.token_hex(4)}"
+        self.folder = parent / f"speedrun-{os.getpid()}-{process_began(os.getpid())}-{secrets.token_hex(4)}"
         self.folder.mkdir()
         self._set("memory.max", int(limits.memory_bytes * MEMORY_ROOM))
         self._set("memory.swap.max", 0)
@@ -164,12 +163,23 @@ def _own_path() -> str | None:
     return next((line[3:] for line in lines if line.startswith("0::")), None)
 
 
-def _remove_abandoned(parent: Path) -> None:
-    """A killed referee leaves its groups behind, empty: what the guard watches over has ended with it."""
-    for folder in parent.glob("speedrun-*"):
-        match = NAME.match(folder.name)
-        if match and not Path(f"/proc/{match[1]}").exists():
-            try:
+def remove_abandoned(parent: Path | None = None) -> None:
+    """Removes the empty groups of this user whose maker is gone. A killed referee leaves its own, and what ran in it
+    has ended with it: the guard and bubblewrap see to that.
+    """
+    parent = parent or find_parent()
+    for folder in parent.glob("speedrun-*") if parent is not None else ():
+        match = NAME.fullmatch(folder.name)
+        try:
+            if match and process_began(int(match[1])) != int(match[2]) and folder.stat().st_uid == os.geteuid():
                 folder.rmdir()
-            except OSError:
-                continue  # not empty yet, or another process was faster
+        except OSError:
+            continue  # not empty yet, or another process was faster
+
+
+def process_began(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot: with its id it names one process. None if there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None

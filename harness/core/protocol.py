@@ -19,8 +19,9 @@ import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+from harness.core.owned import TemporaryFolder
 
 SOCKET_VARIABLE = "SPEEDRUN_SOCKET"
 NONCE_VARIABLE = "SPEEDRUN_NONCE"
@@ -153,8 +154,8 @@ class Listener:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="speedrun-", dir=_folder_for_sockets())
-        self.path = Path(self._folder.name) / "socket"
+        self._folder = TemporaryFolder(inside=_folder_for_sockets())
+        self.path = self._folder.path / "socket"
         self.nonce = secrets.token_hex(16)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.bind(str(self.path))
@@ -183,7 +184,7 @@ class Listener:
     def close(self) -> None:
         """No further connection; the path is gone afterwards."""
         self.socket.close()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def _folder_for_sockets() -> str | None:

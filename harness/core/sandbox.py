@@ -19,7 +19,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +30,7 @@ import psutil
 from harness.core import bubblewrap, landlock, seccomp, visible
 from harness.core.confine import Confinement
 from harness.core.limits import GIB, OPEN_FILES, Limits, Role
+from harness.core.owned import PREFIX, TemporaryFolder
 from harness.core.protocol import NONCE_VARIABLE, SOCKET_VARIABLE, Listener
 from harness.errors import UserError
 from harness.paths import PACKAGE
@@ -141,8 +141,7 @@ def _landlock_lacks() -> list[str]:
 
 def _holds(rung: Rung) -> bool:
     """Tries a rung that rests on Landlock: a file that anybody may read must not be readable inside."""
-    with tempfile.TemporaryDirectory(prefix="speedrun-probe-") as name:
-        folder = Path(name)
+    with TemporaryFolder(f"{PREFIX}probe-") as folder:
         folder.chmod(0o755)
         secret, source, scratch = folder / "secret", folder / "source", folder / "scratch"
         source.mkdir()
@@ -274,8 +273,9 @@ class Sandbox:
         if closed is not None:
             message = f"{closed}: the run's own user id cannot pass through this folder"
             raise UserError(message, f"chmod o+x {closed}, or choose another --runs-dir")
-        for place in (self.scratch, self.scratch / "tmp", listener.path.parent, listener.path):
+        for place in (self.scratch, self.scratch / "tmp", listener.path):
             os.chown(place, self.user, self.user)
+        listener.path.parent.chmod(0o711)  # others pass through; who may connect is said by the socket itself
         for place in (self.source, *self.source.rglob("*")):
             place.chmod(stat.S_IMODE(place.stat().st_mode) | (0o555 if place.is_dir() else 0o444))
         for place in self.private:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.cgroup import Cgroup, find_parent, has_controllers
+from harness.core.cgroup import Cgroup, find_parent, has_controllers, process_began, remove_abandoned
 from harness.core.sandbox import NO_LIMITS
 
 
@@ -87,12 +87,14 @@ def test_numbers_are_read_from_the_files_and_none_without_them(kernel: Kernel) -
 def test_a_group_whose_maker_is_gone_is_removed_and_no_other(kernel: Kernel) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    abandoned = kernel.mount / f"speedrun-{gone.pid}-0"
-    alive = kernel.mount / f"speedrun-{os.getpid()}-0"
-    abandoned.mkdir()
-    alive.mkdir()
-    Cgroup(kernel.mount, NO_LIMITS)
-    assert not abandoned.exists() and alive.exists()
+    own = f"{os.getpid()}-{process_began(os.getpid())}"
+    left = [kernel.mount / f"speedrun-{owner}-00000000" for owner in (f"{gone.pid}-1", f"{os.getpid()}-1")]
+    kept = [kernel.mount / name for name in (f"speedrun-{own}-00000000", "speedrun-by-hand", f"speedrun-{gone.pid}-0")]
+    full = kernel.mount / f"speedrun-{gone.pid}-1-11111111" / "with-something-in-it"
+    for folder in (*left, *kept, full):
+        folder.mkdir(parents=True)
+    remove_abandoned(kernel.mount)
+    assert [folder.exists() for folder in (*left, *kept, full)] == [False] * 2 + [True] * 4
 
 
 def test_the_kernel_kills_a_group_whole_and_counts_its_cpu_time() -> None:
