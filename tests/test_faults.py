@@ -1,134 +1,275 @@
-"""State by fault, on whole processes: the journal verifies, nothing is left running, the next run works."""
+"""State by fault, on whole processes with torch-free toys (tests/toy_run.py).
+
+After each: the journal verifies, nothing of the run is left, the error says what happened, and the next run works. What
+a referee that was killed leaves is tidied up by the next command, which also ends its run in the journal.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from harness.journal import Journal, verify
-from harness.paths import ROOT
 from tests.conftest import Toy
-from tests.toy_submission import SCRIPT, write_submission
+from tests.fault_world import Ended, World, remount, send, small_disk, world_for
 
-pytestmark = pytest.mark.slow
-
-WAIT = "import time; time.sleep(300)"
-# Where the toy waits for the fault, by the state it is met in.
-PLACES = {
-    "set-up": ("    run.start(model)", f"    print('here', flush=True); {WAIT}"),
-    "running": ("    run.finish(model)", f"    print('here', flush=True); {WAIT}"),
-}
-PLACES["judging"] = (
-    "        return self.table(tokens)",
-    f"        if not self.training: {WAIT}\n        return self.table(tokens)",
-)
+MIB = 1 << 20
+BUNDLE_BYTES = MIB  # far above a bundle of the toy, whatever its script prints or logs
 
 
-def descendants(process: subprocess.Popen) -> list[psutil.Process]:
-    try:
-        return psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        return []
+@pytest.fixture
+def world(toy: Toy) -> Iterator[World]:
+    with world_for(toy) as world:
+        yield world
 
 
-def python_running(process: subprocess.Popen, *words: str) -> list[psutil.Process]:
-    """The Python processes of a run whose command line holds all the words."""
-    found = []
-    for child in descendants(process):
-        try:
-            command = child.cmdline()
-        except psutil.Error:
-            continue
-        inside = [part for part in command if "--ro-bind" not in part]
-        if command and "bwrap" not in command[0] and "guard" not in " ".join(inside[:3]):
-            found += [child] if all(any(word in part for part in inside) for word in words) else []
-    return found
+def check_aftermath(world: World, status: str) -> None:
+    """What must hold when the run has ended by itself."""
+    assert world.events() == [("start", None), ("end", status)]
+    assert world.verifies()
+    assert world.left_behind() == []
+    check_next_run(world)
 
 
-def wait_for(found: Callable[[], object], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "the run did not get there"
-        time.sleep(0.05)
+def check_next_run(world: World) -> None:
+    before = len(world.events())
+    following = world.run()
+    assert following.status == 0, following.said
+    assert world.events()[before:][-2:] == [("start", None), ("end", "JUDGED")]
+    assert world.verifies()
+    assert world.left_behind() == []
 
 
-def start_run(toy: Toy, runs: Path, submission: Path) -> subprocess.Popen:
-    arguments = ["run", submission, "--task", toy.task.path, "--data-dir", toy.data_dir, "--runs-dir", runs]
-    command = [sys.executable, "-m", "harness.cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def hurt(world: World, place: str, fault: Callable[[subprocess.Popen[str]], None], **options: object) -> Ended:
+    process = world.start(f"at={place}", **options)  # type: ignore[arg-type]
+    here = world.reach(process)
+    fault(process)
+    here.unlink(missing_ok=True)
+    return world.end(process)
 
 
-def reach(process: subprocess.Popen, runs: Path, place: str) -> None:
-    if place == "judging":
-        wait_for(lambda: python_running(process, "harness.core.judge") and python_running(process, "model_host"))
-        time.sleep(4)  # the host imports torch and loads the weights
-    else:
-        wait_for(lambda: any("here" in path.read_text() for path in runs.glob("*/output.txt")) or _printed(process))
+def said_plainly(ended: Ended, words: str) -> bool:
+    return words in ended.said and "Traceback" not in ended.said
 
 
-def _printed(process: subprocess.Popen) -> bool:
-    """The output file is buffered; a script that waits has stopped using CPU time after its imports."""
-    scripts = python_running(process, "train.py")
-    return bool(scripts) and all(s.status() == psutil.STATUS_SLEEPING and s.cpu_times().user > 1 for s in scripts)
+# Killed: who, where the run is then, the run's end in the journal, and what the user is told.
+KILLED = [
+    ("script", "running", "crash", "the script was killed (SIGKILL)"),
+    ("judge", "host", "judge-crash", "the judge was killed (SIGKILL)"),
+    ("host", "host", "model-host-crash", "the model host was killed (SIGKILL)"),
+    ("shadow", "shadow", "model-host-crash", "the shadow host was killed (SIGKILL)"),
+]
+MORE_KILLED = [
+    ("script", "set-up", "crash", "the script was killed (SIGKILL)"),
+    ("script", "exporting", "crash", "the script was killed (SIGKILL)"),
+    ("sandbox", "running", "crash", "the script was killed (SIGKILL)"),
+    ("build", "build", "model-host-crash", "the model host was killed (SIGKILL)"),
+    ("host", "shadow", "model-host-crash", "the model host was killed (SIGKILL)"),
+    ("shadow", "host", "model-host-crash", "the shadow host was killed (SIGKILL)"),
+    ("judge", "shadow", "judge-crash", "the judge was killed (SIGKILL)"),
+]
 
 
-@pytest.mark.parametrize("place", ["set-up", "running", "judging"])
 @pytest.mark.parametrize(
-    "fault", ["kill the referee", "kill the script", "kill the judge", "interrupt", "interrupt twice"]
+    ("part", "place", "status", "words"),
+    [*KILLED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_KILLED)],
 )
-def test_fault(toy: Toy, tmp_path: Path, place: str, fault: str) -> None:
-    if (fault, place) in {("kill the judge", "set-up"), ("kill the judge", "running"), ("kill the script", "judging")}:
-        pytest.skip("there is none in this state")
-    runs = tmp_path / "runs"
-    submission = write_submission(tmp_path / "bigram", SCRIPT.replace(*PLACES[place]))
-    process = start_run(toy, runs, submission)
-    try:
-        reach(process, runs, place)
-        children = descendants(process)
-        assert children
-        inject(fault, process)
-        output, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    wait_for(lambda: not [child for child in children if child.is_running()], 20)
-    check_journal(fault, runs, output, process.returncode)
-    plain = start_run(toy, runs, write_submission(tmp_path / "plain"))
-    assert plain.wait(60) == 0
-    assert verify(runs / "journal.jsonl").ok
+def test_a_process_of_the_run_is_killed(world: World, part: str, place: str, status: str, words: str) -> None:
+    ended = hurt(world, place, lambda process: send(world.of(part)))
+    assert ended.status == 1
+    assert said_plainly(ended, words), ended.said
+    assert world.events() == [("start", None), ("end", status)]
+    assert world.verifies()
+    check_next_run(world)
 
 
-def inject(fault: str, process: subprocess.Popen) -> None:
-    if fault == "kill the referee":
-        process.kill()
-    elif fault == "kill the script":
-        for script in python_running(process, "train.py"):
-            script.kill()
-    elif fault == "kill the judge":
-        for judge in python_running(process, "harness.core.judge"):
-            judge.kill()
-    else:
-        for _ in range(1 + ("twice" in fault)):
-            os.kill(process.pid, signal.SIGINT)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["set-up", "running"])
+def test_a_rank_is_killed(world: World, place: str) -> None:
+    ended = hurt(world, place, lambda process: send(world.of("rank")), hardware="2xcpu-1thread")
+    assert ended.status == 1
+    assert said_plainly(ended, "rank 1") or said_plainly(ended, "the script ended with status 1"), ended.said
+    assert world.events()[-1] in (("end", "crash"), ("end", "no-weights"))
+    assert world.verifies()
+    check_next_run(world)
 
 
-def check_journal(fault: str, runs: Path, output: str, status: int) -> None:
-    entries = Journal(runs / "journal.jsonl").entries()
-    assert verify(runs / "journal.jsonl").ok
-    if fault in ("kill the referee", "interrupt twice"):
-        assert entries[0].event == "start"
-        return
-    assert [entry.event for entry in entries] == ["start", "end"]
-    if fault == "interrupt":
-        assert status == 130
-        assert "interrupted" in output
-    else:
-        assert status == 1
-        assert "FAILED" in output
+@pytest.mark.parametrize(
+    "place", ["running", *(pytest.param(place, marks=pytest.mark.slow) for place in ("set-up", "build", "host"))]
+)
+def test_the_referee_is_killed(world: World, place: str) -> None:
+    hurt(world, place, lambda process: process.kill())
+    assert world.events() == [("start", None)]
+    assert world.verifies()
+    following = world.run()
+    assert following.status == 0, following.said
+    assert "was killed before it ended" in following.said
+    assert world.events() == [("start", None), ("end", "killed"), ("start", None), ("end", "JUDGED")]
+    assert world.verifies()
+    assert world.left_behind() == []
+
+
+@pytest.mark.slow
+def test_a_run_in_progress_is_not_taken_for_a_killed_one(world: World) -> None:
+    process = world.start("at=running")
+    here = world.reach(process)
+    beside = world.start()
+    assert beside.communicate(timeout=120)[0]
+    assert beside.returncode == 0
+    here.unlink()
+    assert world.end(process).status == 0
+    assert [event for event, _ in world.events()] == ["start", "start", "end", "end"]
+    assert {status for event, status in world.events() if event == "end"} == {"JUDGED"}
+    assert world.left_behind() == []
+
+
+INTERRUPTS = [("running", (signal.SIGINT, signal.SIGINT))]
+MORE_INTERRUPTS = [
+    (place, signals)
+    for place in ("set-up", "running", "build", "host")
+    for signals in ((signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT))
+    if (place, signals) not in INTERRUPTS
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "signals"),
+    [*INTERRUPTS, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_INTERRUPTS)],
+)
+def test_the_user_interrupts(world: World, place: str, signals: tuple[signal.Signals, ...]) -> None:
+    def interrupt(process: subprocess.Popen[str]) -> None:
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.02)  # two signals at the same instant are one
+
+    ended = hurt(world, place, interrupt)
+    assert ended.status == 130
+    assert said_plainly(ended, "interrupted by the user"), ended.said
+    check_aftermath(world, "interrupted")
+
+
+@pytest.mark.slow
+def test_a_third_interrupt_ends_at_once_and_the_next_command_tidies_up(world: World) -> None:
+    def interrupt(process: subprocess.Popen[str]) -> None:
+        send(world.of("sandbox"), signal.SIGSTOP)  # ending the run then takes long
+        for _ in range(20):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.05)
+
+    ended = hurt(world, "running", interrupt)
+    assert ended.status == -signal.SIGINT
+    assert "once more ends it at once" in ended.said
+    check_next_run(world)
+    assert world.events()[1] == ("end", "killed")
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "words"),
+    [
+        ("forks", "process-cap", "it started more than the 100 processes and threads that are allowed"),
+        pytest.param("fills memory", "memory-cap", "it took more than 150,000,000 bytes", marks=pytest.mark.slow),
+    ],
+)
+def test_a_script_takes_too_much(world: World, toy: Toy, does: str, status: str, words: str) -> None:
+    task = toy.task.path.with_name("toy-of-little-memory.toml")
+    task.write_text(toy.task.path.read_text().replace("memory_bytes = 8589934592", "memory_bytes = 150000000"))
+    ended = world.run(f"does={does}", task=task)
+    assert ended.status == 1
+    assert said_plainly(ended, words), ended.said
+    check_aftermath(world, status)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("does", ["prints", "logs"])
+def test_a_script_that_floods_output_or_log_is_cut_and_judged(world: World, does: str) -> None:
+    ended = world.run(f"does={does}")
+    assert ended.status == 0, ended.said
+    assert sum(file.stat().st_size for file in world.runs.rglob("*") if file.is_file()) < BUNDLE_BYTES
+    check_aftermath(world, "JUDGED")
+
+
+def test_the_scratch_folder_is_on_a_full_disk(world: World) -> None:
+    with small_disk(world.runs, megabytes=4):
+        ended = world.run("does=fills scratch")
+        assert ended.status == 1
+        assert "FAILED: crash" in ended.said
+        assert "OSError: [Errno 28] No space left on device" in ended.said
+        check_aftermath(world, "crash")
+
+
+@pytest.mark.slow
+def test_the_disk_fills_up_during_the_run(world: World) -> None:
+    with small_disk(world.runs, megabytes=4):
+        ended = hurt(world, "running", lambda process: fill(world.runs / "other"))
+        assert ended.status == 1
+        assert said_plainly(ended, "No space left on device"), ended.said
+        assert "free space" in ended.said
+        (world.runs / "other").unlink()
+        check_next_run(world)
+        assert world.events()[1] in (("end", "harness-error"), ("end", "killed"))
+
+
+@pytest.mark.slow
+def test_the_disk_is_full_before_the_run(world: World) -> None:
+    with small_disk(world.runs, megabytes=4):
+        fill(world.runs / "other")
+        ended = world.run()
+        assert ended.status == 1
+        assert said_plainly(ended, "No space left on device"), ended.said
+        (world.runs / "other").unlink()
+        assert world.left_behind() == []
+        check_next_run(world)
+
+
+@pytest.mark.slow
+def test_the_runs_folder_is_read_only(world: World) -> None:
+    with small_disk(world.runs, megabytes=4):
+        remount(world.runs, "ro")
+        ended = world.run()
+        assert ended.status == 1
+        assert said_plainly(ended, "Read-only file system"), ended.said
+        assert "--runs-dir" in ended.said
+        remount(world.runs, "rw")
+        assert world.left_behind() == []
+        check_next_run(world)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", ["script", "sandbox", "referee"])
+def test_processes_are_stopped_and_go_on(world: World, stopped: str) -> None:
+    def stop(process: subprocess.Popen[str]) -> None:
+        chosen = [psutil.Process(process.pid)] if stopped == "referee" else world.of(stopped)
+        send(chosen, signal.SIGSTOP)
+        time.sleep(1)
+        send(chosen, signal.SIGCONT)
+
+    ended = hurt(world, "running", stop)
+    assert ended.status == 0, ended.said
+    check_aftermath(world, "JUDGED")
+
+
+@pytest.mark.slow
+def test_the_machine_sleeps(world: World) -> None:
+    ended = hurt(world, "running", lambda process: world.slept.touch())
+    world.slept.unlink()
+    assert ended.status == 1
+    assert said_plainly(ended, "the machine slept for 30.0 s during the run"), ended.said
+    check_aftermath(world, "suspended")
+
+
+def fill(path: Path) -> None:
+    """Leaves no byte free on the small disk that the path is on."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            for _ in range(64 * 256):  # 64 MB at most, on a disk of a few
+                file.write(bytes(4096))
+        except OSError:
+            return
+    raise AssertionError(f"{os.fspath(path)}: a disk that does not fill up")

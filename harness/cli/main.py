@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed or something the user can fix, 2 usage, 130
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,8 @@ from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     help="Race training scripts to a fixed validation loss: frozen data, clock and evaluation.",
@@ -38,7 +41,9 @@ app.add_typer(journal.app, name="journal")
 
 def main() -> None:
     """Runs the command line; the one place where a UserError becomes a line and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt = _Interrupt()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     sys.excepthook = output.show_traceback
     threading.excepthook = lambda raised: output.show_traceback(*raised[:3])
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -48,6 +53,9 @@ def main() -> None:
     except UserError as error:
         output.error(error)
         sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        output.note("interrupted")
+        sys.exit(INTERRUPTED)
     except USAGE_ERROR as error:
         said = io.StringIO()
         error.show(said)  # quotes the command line
@@ -55,9 +63,24 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Being asked to end is an interrupt like Ctrl-C: the run is ended, kept and journalled."""
-    raise KeyboardInterrupt
+class _Interrupt:
+    """Ctrl-C and the request to end (SIGTERM). The first ends the command in order: a run is kept and journalled.
+
+    That takes seconds at most, and a second one must not break it off. The third does: the next command tidies up.
+    """
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._times += 1
+        if self._times == 1:
+            raise KeyboardInterrupt
+        if self._times == 2:
+            os.write(sys.stderr.fileno(), b"ending in order, which takes seconds; once more ends it at once\n")
+            return
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":

@@ -10,20 +10,23 @@ TAIL_BYTES = 8192
 
 
 class Printed:
-    """Takes what a process prints. Past `max_bytes` only the tail is kept up to date; the rest is thrown away."""
+    """Takes what a process prints. Past `max_bytes`, or on a full disk, the rest is thrown away but for the tail."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        self._file = path.open("wb")
+        """Raises OSError."""
+        self._file = path.open("wb", buffering=0)
         self._room = max_bytes
         self._tail = b""
         self.truncated = False
 
     def add(self, data: bytes) -> None:
-        """Raises OSError where the disk takes no more."""
-        kept = data[: self._room]
-        self._file.write(kept)
-        self._room -= len(kept)
-        self.truncated |= len(kept) < len(data)
+        try:
+            kept = self._file.write(data[: self._room])
+        except OSError:
+            kept = 0
+        # A script may fill the disk itself. What it said about that is then in the tail, and the run ends in order.
+        self.truncated |= kept < len(data)
+        self._room = 0 if self.truncated else self._room - kept
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def tail(self, lines: int = TAIL_LINES) -> str:
