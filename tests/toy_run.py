@@ -34,9 +34,11 @@ choices = ["", "forks", "prints", "logs", "fills memory", "fills scratch"]
 
 WAIT = """
 import os, time
+reached = []
 def reach(place, at):
-    if place != at:
+    if place != at or reached:
         return
+    reached.append(place)
     open("here", "w").close()
     end = time.monotonic() + 120
     while os.path.exists("here") and time.monotonic() < end:

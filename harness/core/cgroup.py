@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CONTROLLERS = {"memory", "pids"}
 REMOVE_SECONDS = 5.0  # a killed process leaves its group when it is reaped, not before
+ABANDONED_SECONDS = 1.0  # the same, for orphans that the system reaps
 MEMORY_ROOM = 1.25  # the kernel's limit lies this much above ours, so that ours is seen first and named
 NAME = re.compile(r"speedrun-(\d+)-(\d+)-[0-9a-f]{8}")
 
@@ -66,14 +67,7 @@ class Cgroup:
 
     def remove(self) -> None:
         """Takes the empty group away; waits a moment for the last process to leave."""
-        deadline = time.monotonic() + REMOVE_SECONDS
-        while self.folder.exists():
-            try:
-                self.folder.rmdir()
-            except OSError:
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.01)
+        _remove(self.folder, REMOVE_SECONDS)
 
     def _set(self, name: str, value: int) -> None:
         file = self.folder / name
@@ -172,14 +166,27 @@ def remove_abandoned(parent: Path | None = None) -> None:
         match = NAME.fullmatch(folder.name)
         try:
             if match and process_began(int(match[1])) != int(match[2]) and folder.stat().st_uid == os.geteuid():
-                folder.rmdir()
+                _remove(folder, ABANDONED_SECONDS)
         except OSError:
-            continue  # not empty yet, or another process was faster
+            continue  # another process was faster
+
+
+def _remove(folder: Path, seconds: float) -> None:
+    """Removes a group when it is empty; leaves one that does not get empty in that time."""
+    deadline = time.monotonic() + seconds
+    while folder.exists():
+        try:
+            folder.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
 
 
 def process_began(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot: with its id it names one process. None if there is none."""
+    """When a process began, in clock ticks since boot: with its id it names one process. None if it has ended."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+    return None if state == "Z" else int(fields[18])

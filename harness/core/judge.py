@@ -14,6 +14,7 @@ import json
 import math
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -42,7 +43,8 @@ from harness.errors import UserError
 from harness.paths import PACKAGE
 
 OVERDUE_SECONDS = 2 * HELLO_SECONDS
-EXIT_SECONDS = 1.0  # between the end of the judge's output and its exit
+EXIT_SECONDS = 0.5  # between the end of the judge's output and its exit
+END_SECONDS = 25.0  # what it may take to end two hosts; see KILL_SECONDS of child.py
 OUTPUT_BYTES = 1 << 18  # of judge.txt
 COMMAND = [sys.executable, "-P", "-m", "harness.core.judge"]  # -P: nothing is imported from the current folder
 JUDGING_HOSTS = ("host", "shadow")  # each has a scratch folder and an output file of that name
@@ -176,13 +178,11 @@ def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]
             if "failure" in event:
                 raise RunFailed(Failure(event["failure"]), event["message"])
             on_batch(event["batch"], event["batches"])
-        _wait(process)
     except BrokenPipeError:
-        _wait(process)  # it ended before it had read its job
+        pass  # it ended before it had read its job
     finally:
         overdue.cancel()
-        process.kill()
-        status = process.wait()
+        status = _end(process)
         keeper.join()
         printed.close()
         process.stdout.close()
@@ -196,16 +196,19 @@ def _keep(pipe: IO[bytes], printed: Printed) -> None:
             printed.add(data)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Lets a judge that has closed its output end by itself, so that its exit status is its own."""
-    try:
-        process.wait(EXIT_SECONDS)
-    except subprocess.TimeoutExpired:
-        pass  # it is killed like any other
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """The exit status of a judge that has said its last word, or is to end its hosts now and then itself."""
+    for seconds, then in ((EXIT_SECONDS, process.terminate), (END_SECONDS, process.kill)):
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            then()
+    return process.wait()
 
 
 def main() -> None:
     """Reads a job from standard input and prints events. Ends with the referee that launched it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("the referee ended the judging"))
     job = Job(**json.load(sys.stdin))
     die_with_parent(job.referee)
 
