@@ -19,7 +19,7 @@ import psutil
 
 from harness.core.cgroup import Cgroup, find_parent
 from harness.core.failures import Failure, RunFailed
-from harness.core.guard import descendants, kill_descendants
+from harness.core.guard import descendants, kill_descendants, kill_user
 from harness.core.limits import Limits
 from harness.core.printed import Printed
 
@@ -158,16 +158,30 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        else:
+            self._kill_orphans()
         if self._cgroup is not None:
             self.cpu_seconds()  # the last reading; it stays after the group is gone
             self._cgroup.kill()
             self._cgroup.remove()
 
+    def _kill_orphans(self) -> None:
+        """Ends what outlived its guard, which a script on the lowest rung can kill: all that was ever seen of it."""
+        if self._user is not None:
+            kill_user(self._user)
+        for pid, began in self._seen:
+            try:
+                process = psutil.Process(pid)
+                if process.create_time() == began:
+                    process.kill()
+            except psutil.Error:
+                continue  # ended, as nearly all have
+
     def close(self) -> None:
         """Ends the tree, takes its last output and closes its files."""
         self.kill()
         while not self._pipe.closed and self._drainable() and self.pump_output():
-            pass
+            self._kill_orphans()
         self._pipe.close()
         self.printed.close()
         if self.exit_descriptor >= 0:

@@ -63,7 +63,7 @@ def kill_descendants(root: int, user: int | None = None, seconds: float = float(
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if user is not None:
-            _kill_user(user)
+            kill_user(user)
         alive = 0
         for pid in descendants(root):
             if _is_zombie(pid):
@@ -86,7 +86,8 @@ def _is_zombie(pid: int) -> bool:
         return True  # gone altogether
 
 
-def _kill_user(user: int) -> None:
+def kill_user(user: int) -> None:
+    """Kills every process of a user id."""
     command = ["/bin/sh", "-c", "kill -9 -1"]
     subprocess.run(command, user=user, group=user, extra_groups=[], stderr=subprocess.DEVNULL, check=False)
 

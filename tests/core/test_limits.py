@@ -130,6 +130,27 @@ def test_the_referee_names_a_forking_child(toy: Toy, rung: str, monkeypatch: pyt
         assert left_behind(marker) == []
 
 
+@pytest.mark.usefixtures("counted")
+def test_a_script_that_kills_its_guard_ends_too(
+    toy: Toy, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = f"guardless-{os.getpid()}-{request.node.name}"
+    script = f"""
+run = connect_run()
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", {marker!r}], start_new_session=True)
+time.sleep(2)  # long enough to have been seen
+os.kill(os.getppid(), signal.SIGKILL)
+time.sleep(600)
+"""
+    with open_folder() as folder:
+        toys = Toys(toy, folder, Box(folder, "guard").level, monkeypatch)
+        outcome = Referee(replace(toys.plan(script), rung="guard")).run()
+        assert outcome.reason is Failure.CRASH
+        assert "the script was killed (SIGKILL)" in outcome.message
+        assert left_behind(marker) == []
+        assert left_behind(str(folder / "run1" / "source" / "train.py")) == []
+
+
 @pytest.mark.parametrize("rung", RUNGS)
 def test_an_honest_run_passes_on_every_rung(toy: Toy, rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_folder() as folder:
