@@ -181,7 +181,7 @@ class Child:
         """Ends the tree, takes its last output and closes its files."""
         self.kill()
         while not self._pipe.closed and self._drainable() and self.pump_output():
-            self._kill_orphans()
+            pass
         self._pipe.close()
         self.printed.close()
         if self.exit_descriptor >= 0:
