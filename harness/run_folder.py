@@ -36,6 +36,7 @@ class RunFolder:
             self.path = (runs_dir / run_id).resolve()
             self._claim = Claim(self.path)
         except OSError as error:
+            shutil.rmtree(runs_dir / run_id, ignore_errors=True)
             remedy = "choose a folder you can write to: --runs-dir"
             raise UserError(f"{runs_dir / run_id}: {error.strerror}", remedy) from None
 

@@ -50,7 +50,7 @@ def verify(
 def _print(path: Path, found: Verification) -> None:
     output.line(f"{path}: {found.lines} lines, {found.runs} runs")
     for run in found.unfinished:
-        output.line(f"  unfinished: {run} (still running, or its referee was killed)")
+        output.line(f"  unfinished: {run} (still running, or killed: the next run then ends it here)")
     for finding in found.notes:
         output.line(f"  line {finding.line}: {finding.what}")
     for finding in found.problems[:PROBLEMS_SHOWN]:

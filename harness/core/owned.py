@@ -31,6 +31,7 @@ class Claim:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             early.rename(self._path)
         except OSError:
+            early.unlink(missing_ok=True)
             self.close()
             raise
 
@@ -50,9 +51,13 @@ class TemporaryFolder:
     """A private folder for temporary files that is removed by `close`, or later if this process is killed."""
 
     def __init__(self, prefix: str = PREFIX, inside: str | None = None) -> None:
-        """`prefix` begins with PREFIX; `inside` is the folder to make it in, None for the usual one."""
+        """`prefix` begins with PREFIX; `inside` is the folder to make it in, None for the usual one. Raises OSError."""
         self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=inside))
-        self._claim = Claim(self.path)
+        try:
+            self._claim = Claim(self.path)
+        except OSError:
+            self.path.rmdir()
+            raise
 
     def __enter__(self) -> Path:
         return self.path

@@ -82,3 +82,13 @@ def test_temporary_folders_of_killed_processes_are_removed_and_no_others(
         assert not left.exists()
         assert in_use.exists() and by_hand.exists()
     assert not in_use.exists()
+
+
+def test_a_folder_that_cannot_be_claimed_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        TemporaryFolder(inside=str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
