@@ -4,6 +4,8 @@ make baseline
 speedrun run baselines/adamw/gcide --set steps=50        # a look at it in a few seconds
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -96,7 +98,7 @@ def build_model(run):
         if "projection" in name or name == "head.weight":
             nn.init.zeros_(parameter)  # every block starts as the identity, every prediction as uniform
         elif "blocks" in name and parameter.dim() == 2:
-            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+            nn.init.normal_(parameter, std=run.hparam("init_scale") * parameter.shape[1] ** -0.5)
     return model.to(run.device)
 
 
@@ -119,19 +121,26 @@ def build_optimizer(model, run):
     return torch.optim.AdamW(groups, betas=betas, eps=run.hparam("epsilon"), fused=True)
 
 
-def schedule(step, steps, warmup, cooldown):
-    """Share of the base learning rate: linear warm-up, constant, linear cooldown to zero."""
-    rise = (step + 1) / max(1.0, warmup * steps)
-    fall = (steps - step) / max(1.0, cooldown * steps)
-    return min(1.0, rise, fall)
+def schedule(step, run):
+    """Share of the base learning rate: linear warm-up, constant, then a decay to `final_lr` over the last `cooldown`.
+
+    A linear or cosine schedule is one whose cooldown is the whole run; anything shorter is warm-up, stable, decay.
+    """
+    steps, final = run.hparam("steps"), run.hparam("final_lr")
+    rise = (step + 1) / max(1.0, run.hparam("warmup") * steps)
+    left = min(1.0, (steps - step) / max(1.0, run.hparam("cooldown") * steps))
+    if run.hparam("decay") == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    elif run.hparam("decay") == "sqrt":  # falls fastest at its beginning
+        left = 1 - math.sqrt(1 - left)
+    return min(1.0, rise, final + (1 - final) * left)
 
 
 def main():
     run = harness.connect()
     model = build_model(run)
     optimizer = build_optimizer(model, run)
-    steps, batch, length = run.hparam("steps"), run.hparam("batch"), run.hparam("length")
-    warmup, cooldown = run.hparam("warmup"), run.hparam("cooldown")
+    steps, batch, length, clip = (run.hparam(name) for name in ("steps", "batch", "length", "clip"))
 
     inputs, targets = run.synthetic(batch, length)  # touches the memory and the kernels before the clock starts
     F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
@@ -142,8 +151,11 @@ def main():
         inputs, targets = run.stream.next(batch, length)
         loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
         loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        share = schedule(step, run)
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * schedule(step, steps, warmup, cooldown)
+            group["lr"] = group["base_lr"] * share
         optimizer.step()
         optimizer.zero_grad()
         run.log(step=step + 1, steps=steps, loss=loss.item())
