@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import board, check, data, doctor, journal, new, output, run
+from harness.cli import board, check, data, doctor, journal, new, output, run, tune
 from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
@@ -31,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(run.run)
+app.command()(tune.tune)
 app.command()(new.new)
 app.command()(check.check)
 app.command()(doctor.doctor)
