@@ -45,7 +45,7 @@ def _print_costs(costs: list[StageCost], seconds: float, workers: int) -> None:
     def hours(full_budgets: float) -> str:
         return f"{full_budgets * seconds / workers / 3600:.1f}"
 
-    rows = [(cost.stage, cost.planned, cost.left, hours(cost.full_budgets)) for cost in costs]
+    rows: list[tuple[object, ...]] = [(cost.stage, cost.planned, cost.left, hours(cost.full_budgets)) for cost in costs]
     total = sum(cost.full_budgets for cost in costs)
     rows.append(("all", sum(c.planned for c in costs), sum(c.left for c in costs), hours(total)))
     output.table(("stage", "trials", "left", "hours"), rows)
@@ -68,8 +68,6 @@ def _print_best(tuning: Tuning) -> None:
 
     for trial in best(tuning.table.of_stage("search"), 1):
         changed = {name: value for name, value in trial.job.hparams.items() if value != tuning.design.declared[name]}
-        output.line(
-            f"best of the search: {trial.val_loss:.4f}, number {trial.job.number}; it differs from the declared by"
-        )
-        output.line(f"  {' '.join(f'--set {name}={value}' for name, value in changed.items()) or 'nothing'}")
+        settings = " ".join(f"--set {name}={value}" for name, value in changed.items())
+        output.line(f"best of the search: {trial.val_loss:.4f}, number {trial.job.number}: {settings or 'as declared'}")
     output.line(f"trials: {Path(tuning.table.path)}")

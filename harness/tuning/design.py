@@ -44,7 +44,7 @@ class Design:
             problem = hparam.problem_with(hparams[name])
             if problem:
                 raise UserError(
-                    f"{protocol_path(self.submission.folder)}: {name} {problem}, the range that submission.toml declares",
+                    f"{protocol_path(self.submission.folder)}: {name} {problem}",
                     f"widen the range of [hparams.{name}], or make the step of [knobs.{name}] smaller",
                 )
         return hparams
@@ -53,8 +53,8 @@ class Design:
         """The points of a one-knob curve in order, the declared one among them: five, or as many as are listed."""
         knob, here = self.protocol.knobs[name], self.declared[name]
         if knob.values is not None:
-            values = knob.values if here in knob.values else [here, *knob.values]
-            return [self.point({name: value}) for value in values]
+            listed = knob.values if here in knob.values else [here, *knob.values]
+            return [self.point({name: value}) for value in listed]
         try:
             values = _around(knob, float(here), self._limits(name, knob))
         except ValueError:

@@ -97,8 +97,9 @@ class Dispatcher:
             seed=job.seed, settings=[f"{name}={value}" for name, value in job.hparams.items()],
         )  # fmt: skip
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.tuning.worker"], env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,  # Ctrl-C is for us, we tell them
+            [sys.executable, "-P", "-m", "harness.tuning.worker"],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us, we tell them
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(asdict(order)).encode())

@@ -30,7 +30,7 @@ class Knob(Strict):
     """A hyperparameter on the scale on which it is varied.
 
     `step` is what lies between neighbours: a factor on the scales `log` (of x) and `complement` (of 1 - x, for betas),
-    a difference on the scale `linear`. `low` and `high` bound the search. `values` lists values where there is no scale.
+    a difference on the scale `linear`. `low` and `high` bound the search. `values` lists values in their place.
     `bounded` says that the declared range ends where values end to make sense (a share of 1): a curve may end there.
     """
 
@@ -207,8 +207,8 @@ class _Check:
                 raise UserError(f"{self._path}: budget: {name} is not a whole number", "name steps, batch and the like")
         for name, knob in self._protocol.knobs.items():
             self._knob(name, knob)
-        for stage in (stages.scout, stages.search):
-            for name in stage.knobs if stage else []:
+        for sampled in (stages.scout, stages.search):
+            for name in sampled.knobs if sampled else []:
                 self._searched(name)
         if stages.search:
             for start in stages.search.starts:
@@ -216,10 +216,9 @@ class _Check:
         varied = list(itertools.chain(*(stages.pairs.pairs if stages.pairs else [])))
         for name in varied:
             self._needs(name, self._known("stages.pairs", name).step is not None, "step")
-        for place, stage in (("curves", stages.curves), ("checks", stages.checks)):
-            for name in stage.knobs if stage else []:
-                knob = self._known(f"stages.{place}", name)
-                self._needs(name, knob.step is not None or knob.values is not None, "step or values")
+        for name in [*(stages.curves.knobs if stages.curves else []), *(stages.checks.knobs if stages.checks else [])]:
+            knob = self._known("stages.curves or stages.checks", name)
+            self._needs(name, knob.step is not None or knob.values is not None, "step or values")
 
     def _knob(self, name: str, knob: Knob) -> None:
         default = self._default("knobs", name)

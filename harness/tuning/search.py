@@ -110,15 +110,14 @@ class Search:
 
     def jobs(self) -> Iterator[Job]:
         """The trials that are left, each proposed at the moment it is asked for."""
-        finished = {trial.job.number for trial in self._table.of_stage("search")}
+        left = set(range(self._stage.trials)) - {trial.job.number for trial in self._table.of_stage("search")}
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             number = trial.user_attrs.get(NUMBER)
-            if number is not None and number not in finished and number < self._stage.trials:
+            if number in left:  # proposed before, and interrupted
+                left.remove(number)
                 self._open[number] = trial
                 yield self._job(number, trial.params)
-        for number in range(self._stage.trials):
-            if number in finished or number in self._open:
-                continue
+        for number in sorted(left):
             proposed = self._study.ask(self._space.distributions)
             proposed.set_user_attr(NUMBER, number)
             self._open[number] = proposed
@@ -165,7 +164,7 @@ class Search:
                     params=parameters,
                     distributions=self._space.distributions,
                     user_attrs={NUMBER: trial.job.number},
-                )  # fmt: skip
+                )
             )
 
     def _starts(self) -> list[dict[str, Value]]:

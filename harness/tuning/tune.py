@@ -148,16 +148,19 @@ def working_folder(place: Place) -> Iterator[tuple[Path, Place]]:
     """
     submission = place.submission
     folder = place.runs_dir.resolve() / "tuning" / f"{submission.task.name}-{submission.name}"
+    source = folder / "source" / submission.name
+    lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            source = folder / "source" / submission.name
-            shutil.rmtree(source.parent, ignore_errors=True)
-            submission.snapshot(source)
-            yield folder, replace(place, submission=replace(submission, folder=source))
+        lock.acquire(timeout=0)
+        shutil.rmtree(source.parent, ignore_errors=True)
+        submission.snapshot(source)
     except Timeout:
         raise UserError(f"{folder}: another process tunes this submission", "wait for it, or end it") from None
     except OSError as error:
-        raise UserError(
-            f"{error.filename or folder}: {error.strerror}", "free space, or choose another --runs-dir"
-        ) from None
+        message = f"{error.filename or folder}: {error.strerror}"
+        raise UserError(message, "free space, or choose another --runs-dir") from None
+    try:
+        yield folder, replace(place, submission=replace(submission, folder=source))
+    finally:
+        lock.release()
