@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import board, check, data, doctor, journal, new, output, run, tune
+from harness.cli import board, budget, check, data, doctor, journal, new, output, run, tune
 from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(run.run)
 app.command()(tune.tune)
+app.command()(budget.budget)
 app.command()(new.new)
 app.command()(check.check)
 app.command()(doctor.doctor)

@@ -37,7 +37,11 @@ def tune(
     _print_costs(tuning.costs(stages), tuning.seconds_of_full_run(), workers)
     if plan:
         return
-    tuning.run(stages, place, _print_progress)
+    try:
+        tuning.run(stages, place, _print_progress)
+    except KeyboardInterrupt:
+        output.note("stopped; the same command goes on")
+        raise typer.Exit(130) from None
     _print_best(tuning)
 
 
