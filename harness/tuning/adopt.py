@@ -1,0 +1,58 @@
+"""Makes the best finalist the declared point: writes its values as defaults into submission.toml."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.bundle import write_atomically
+from harness.errors import UserError
+from harness.submission import Value, load_submission
+from harness.tuning.analysis import Finalist, finalists
+from harness.tuning.tune import Tuning
+
+
+def adopt(tuning: Tuning) -> tuple[Finalist, dict[str, Value]]:
+    """Declares the finalist of the lowest mean loss; returns it with the values that changed. Raises UserError."""
+    candidates = finalists(tuning.design, tuning.table)
+    if not candidates:
+        remedy = "run speedrun tune with --stage finalists first"
+        raise UserError(f"{tuning.table.path}: no finalist has run on every seed", remedy)
+    chosen = candidates[0]
+    declared = tuning.design.declared
+    changed = {name: value for name, value in chosen.hparams.items() if value != declared[name]}
+    path = tuning.submission.folder / "submission.toml"
+    before = path.read_text(encoding="utf-8")
+    write_atomically(path, with_defaults(before, changed, path))
+    if load_submission(tuning.submission.folder, tuning.submission.task).hparams([]) != chosen.hparams:
+        write_atomically(path, before)
+        raise UserError(f"{path}: its defaults could not be changed by line", _by_hand(changed))
+    return chosen, changed
+
+
+def with_defaults(text: str, values: Mapping[str, Value], path: Path) -> str:
+    """The text of a submission.toml with other defaults: the lines `default = ...` of [hparams.NAME], comments kept."""
+    lines = text.split("\n")
+    missing = dict(values)
+    section = ""
+    for index, line in enumerate(lines):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        section = header[1].strip() if header else section
+        name = section.removeprefix("hparams.")
+        found = re.match(r"(\s*default\s*=\s*)([^#]*?)(\s*(?:#.*)?)$", line)
+        if found and section.startswith("hparams.") and name in missing:
+            lines[index] = f"{found[1]}{_toml(missing.pop(name))}{found[3]}"
+    if missing:
+        raise UserError(f"{path}: no line `default = ...` under [hparams.{next(iter(missing))}]", _by_hand(values))
+    return "\n".join(lines)
+
+
+def _by_hand(values: Mapping[str, Value]) -> str:
+    return "set by hand: " + ", ".join(f"{name} = {_toml(value)}" for name, value in values.items())
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
