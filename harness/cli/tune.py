@@ -18,6 +18,8 @@ def tune(
     stage: Annotated[str | None, typer.Option(help="Run one stage of the protocol only.")] = None,
     workers: Annotated[int, typer.Option(help="Trials at a time, each on cores of its own.")] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="Print what is left and what it costs; run nothing.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write the report on the trials so far.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Declare the best finalist in submission.toml.")] = False,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     data_dir: options.DataDir = options.DATA_DIR,
@@ -31,6 +33,12 @@ def tune(
 
     folder = options.submission_folder(submission)
     tuning = Tuning(load_submission(folder, load_task(task) if task else None))
+    if report or adopt:
+        if adopt:
+            _adopt(tuning)
+        if report:
+            _report(tuning)
+        return
     place = Place(tuning.submission, hardware_class(hardware), data_dir, runs_dir, workers)
     place.cores()
     stages = tuning.stages(stage)
@@ -43,6 +51,20 @@ def tune(
         output.note("stopped; the same command goes on")
         raise typer.Exit(130) from None
     _print_best(tuning)
+
+
+def _adopt(tuning: Tuning) -> None:
+    from harness.tuning.adopt import adopt
+
+    chosen, changed = adopt(tuning)
+    settings = ", ".join(f"{name} = {value}" for name, value in changed.items()) or "as it was declared before"
+    output.line(f"declared now: {settings} (mean loss {chosen.mean:.4f} of {len(chosen.losses)} runs)")
+
+
+def _report(tuning: Tuning) -> None:
+    from harness.tuning.report import Report
+
+    output.line(f"wrote {Report(tuning).write()}")
 
 
 def _print_costs(costs: list[StageCost], seconds: float, workers: int) -> None:

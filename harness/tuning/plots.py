@@ -1,10 +1,11 @@
-"""The plots of a tuning report as SVG. The same trials give the same bytes, so that a diff shows a change of evidence."""
+"""The plots of a tuning report as SVG: the same trials give the same bytes, so that a diff is a change of evidence."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from harness.tuning.protocol import Knob
 from harness.tuning.trials import Trial
 
 INK, ACCENT, PALE = "#30343a", "#b4472b", "#9fb4c7"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "speedrun", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 10, "axes.titlelocation": "left",
@@ -52,7 +53,9 @@ def _best_of(axes: Axes, trials: Sequence[Trial]) -> None:
     axes.step(numbers, best_so_far(trials), where="post", color=ACCENT, linewidth=1.4, label="best so far")
     inside = [(n, loss) for n, loss in zip(numbers, losses, strict=True) if loss is not None and loss <= ceiling]
     above = [n for n, loss in zip(numbers, losses, strict=True) if loss is None or loss > ceiling]
-    axes.scatter(*zip(*inside, strict=True), s=9, color=INK, alpha=0.6, linewidths=0, label="trial")
+    axes.scatter(
+        [n for n, _ in inside], [loss for _, loss in inside], s=9, color=INK, alpha=0.6, linewidths=0, label="trial"
+    )
     if above:
         top = [ceiling + ROOM * span] * len(above)
         axes.scatter(above, top, s=16, facecolors="none", edgecolors=INK, linewidths=0.8, label="worse, or failed")
