@@ -121,7 +121,11 @@ class Referee:
             with closing(self._weights_file(specs)) as blank:
                 host.load(blank.descriptor, plan.batch, plan.length)
         compiled.parent.mkdir(parents=True, exist_ok=True)
-        (scratch / "compile-host" / "cache").rename(compiled)
+        try:
+            (scratch / "compile-host" / "cache").rename(compiled)
+        except OSError:
+            if not compiled.is_dir():  # another run beside this one may have been first: its cache is as good
+                raise
         self._setup_cap = setup_cap
 
     def _launch(self, stack: ExitStack, purpose: str, cpus: Sequence[int]) -> None:

@@ -96,14 +96,13 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Grid:
-    """A 3 x 3 check: mean losses by row and column, None where a run failed or was not made."""
+    """A 3 x 3 check: points by row and column. `better`: row and column of a point that beats the declared one."""
 
     first: str
     second: str
     rows: list[Value]
     columns: list[Value]
-    means: list[list[float | None]]
-    middle: tuple[int, int]
+    points: list[list[Point]]
     better: tuple[int, int] | None
 
 
@@ -155,7 +154,7 @@ def run_noise(table: TrialTable) -> float | None:
     return math.sqrt(squares / sum(len(losses) - 1 for losses in several))
 
 
-def point_at(design: Design, table: TrialTable, hparams: Hparams, seeds: Sequence[int]) -> Point:
+def point_at(table: TrialTable, hparams: Hparams, seeds: Sequence[int]) -> Point:
     """A point with the losses of the seeds that were run."""
     return Point(dict(hparams), tuple(losses_at(table, hparams, seeds)))
 
@@ -173,7 +172,7 @@ def check(design: Design, table: TrialTable, name: str, seeds: Sequence[int], no
 def _curve(
     design: Design, table: TrialTable, name: str, hparams: list[dict[str, Value]], seeds: Sequence[int], noise: float
 ) -> Curve:
-    points = [point_at(design, table, point, seeds) for point in hparams]
+    points = [point_at(table, point, seeds) for point in hparams]
     values = [point[name] for point in hparams]
     here = hparams.index(design.point({}))
     means = [point.mean for point in points]
@@ -192,17 +191,14 @@ def _curve(
 
 def grid(design: Design, table: TrialTable, first: str, second: str, seeds: Sequence[int], noise: float) -> Grid:
     """The 3 x 3 points of two knobs about the declared one."""
-    hparams = design.grid(first, second)
-    means = [[point_at(design, table, point, seeds).mean for point in row] for row in hparams]
-    declared = design.point({})
-    middle = next((i, row.index(declared)) for i, row in enumerate(hparams) if declared in row)
-    ranked = [(mean, i, j) for i, row in enumerate(means) for j, mean in enumerate(row) if mean is not None]
-    here = means[middle[0]][middle[1]]
+    points = [[point_at(table, hparams, seeds) for hparams in row] for row in design.grid(first, second)]
+    here = point_at(table, design.point({}), seeds).mean
+    ranked = [(p.mean, i, j) for i, row in enumerate(points) for j, p in enumerate(row) if p.mean is not None]
     better = None
     if here is not None and here - min(ranked)[0] > smallest_difference(noise, len(seeds)):
         better = min(ranked)[1:]
-    rows, columns = [row[0][first] for row in hparams], [point[second] for point in hparams[0]]
-    return Grid(first, second, rows, columns, means, middle, better)
+    rows, columns = [row[0].hparams[first] for row in points], [point.hparams[second] for point in points[0]]
+    return Grid(first, second, rows, columns, points, better)
 
 
 def smallest_difference(noise: float, seeds: int) -> float:

@@ -27,16 +27,17 @@ ROOM = 0.08  # of the height, above the worst loss shown: failed trials stand th
 SHOWN = 0.9  # share of trials in the plot of the tuning curve; the worst would squeeze the rest
 
 
+@matplotlib.rc_context(STYLE)
 def tuning_curve(scouts: Sequence[Trial], search: Sequence[Trial]) -> str:
     """Best loss against number of trials: what happened, and what to expect of k trials drawn from those made."""
     panels = [(title, trials) for title, trials in (("scouts", scouts), ("search", search)) if _any_judged(trials)]
-    figure = _figure(len(panels), 1, width=4.4 * max(1, len(panels)), height=3.2)
-    for axes, (title, trials) in zip(figure.axes, panels, strict=True):
+    figure = _figure(max(1, len(panels)), 1, width=4.4 * max(1, len(panels)), height=3.2)
+    for axes, (title, trials) in zip(figure.axes, panels, strict=False):
         _best_of(axes, trials)
         axes.set_title(title)
         axes.set_xlabel("trials")
         axes.set_ylabel("validation loss (nats per token)")
-    if figure.axes:
+    if panels:
         figure.axes[-1].legend(frameon=False, fontsize=8)
     return _svg(figure)
 
@@ -62,6 +63,7 @@ def _best_of(axes: Axes, trials: Sequence[Trial]) -> None:
     axes.set_ylim(judged[0] - ROOM * span, ceiling + 2 * ROOM * span)
 
 
+@matplotlib.rc_context(STYLE)
 def one_knob_curves(curves: Sequence[Curve], knobs: dict[str, Knob], noise: float | None) -> str:
     """A panel a knob: each run, the mean with two standard errors, the parabola through the middle three."""
     rows = max(1, math.ceil(len(curves) / COLUMNS))
@@ -70,6 +72,7 @@ def one_knob_curves(curves: Sequence[Curve], knobs: dict[str, Knob], noise: floa
         _one_knob(axes, curve, knobs[curve.name], noise)
     for axes in figure.axes[len(curves) :]:
         axes.set_visible(False)
+    figure.supylabel("validation loss (nats per token)", fontsize=9)
     return _svg(figure)
 
 
@@ -77,7 +80,7 @@ def _one_knob(axes: Axes, curve: Curve, knob: Knob, noise: float | None) -> None
     places = np.arange(len(curve.values)) - curve.declared
     judged = [loss for point in curve.points for loss in point.losses if loss is not None]
     axes.set_title(curve.name)
-    axes.set_xticks(places, [_short(value) for value in curve.values])
+    axes.set_xticks(places, [_short(value) for value in curve.values], fontsize=7)
     axes.axvline(0, color=PALE, linewidth=6, alpha=0.4, zorder=0)
     if not judged:
         return
@@ -101,16 +104,14 @@ def _one_knob(axes: Axes, curve: Curve, knob: Knob, noise: float | None) -> None
 
 
 def _figure(columns: int, rows: int, width: float, height: float) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.subplots(rows, columns)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.subplots(rows, columns)
     return figure
 
 
 def _svg(figure: Figure) -> str:
     text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 

@@ -16,6 +16,7 @@ from harness.tuning.analysis import (
     Confirmation,
     Curve,
     Grid,
+    Point,
     check,
     confirmation,
     curve,
@@ -102,9 +103,10 @@ class Report:
                 values = f"`{g.first}` = {_value(g.rows[row])} with `{g.second}` = {_value(g.columns[column])}"
                 better.append(f"- {values} beat the declared point by more than noise.")
         edges = [c.name for c in self._curves if c.best is not None and c.best in (0, len(c.points) - 1)]
-        lines += better or [
-            "- No point of the curves, grids and checks is better than the declared one by more than noise."
-        ]
+        missing = [name for name, done in self._complete().items() if not done]
+        lines += better
+        if not better and not missing:
+            lines.append("- No point of the curves, grids and checks beats the declared one by more than noise.")
         if edges:
             names = ", ".join(f"`{name}`" for name in edges)
             lines.append(f"- The lowest point of {names} is the last one of its curve: the optimum is not bracketed.")
@@ -124,16 +126,15 @@ class Report:
                 f"- The second half of the {len(losses)} search trials was worth "
                 f"{expected[half - 1] - expected[-1]:.4f} nats (expected best of half less that of all)."
             )
-        missing = [name for name, done in self._complete().items() if not done]
         if missing:
-            lines.append(f"- Not complete: {', '.join(missing)}. Until then this list is not complete either.")
+            lines.append(f"- Not run completely: {', '.join(missing)}. Until then this list is not complete either.")
         return "\n".join(lines)
 
     def _complete(self) -> dict[str, bool]:
         complete = {f"{kind} of `{c.name}`": all(point.losses for point in c.points) for kind, c in self._knob_tables()}
-        complete |= {
-            f"grid of `{g.first}` and `{g.second}`": all(None not in row for row in g.means) for g in self._grids
-        }
+        for g in self._grids:
+            ran = all(point.losses for row in g.points for point in row)
+            complete[f"grid of `{g.first}` and `{g.second}`"] = ran
         stage, confirmed = self._protocol.stages.confirm, confirmation(self._design, self._table)
         if stage:
             complete["confirmation"] = confirmed is not None and len(confirmed.seeds) >= stage.seeds
@@ -171,7 +172,8 @@ class Report:
             f"![Best loss against number of trials]({TUNING_PLOT})\n\n"
             "Red: the best so far, in the order of the trials. Black: the expected best of k trials drawn at random "
             "from those made (Dodge et al. 2019), with its 90% bootstrap band; for the search, whose later trials "
-            "learn from the earlier ones, it describes the set of trials and not the order. A failed trial counts as the worst."
+            "learn from the earlier ones, it describes the set of trials and not the order. A failed trial counts as "
+            "the worst."
         )
 
     def _finalists(self) -> str:
@@ -200,8 +202,8 @@ class Report:
         return (
             "## One-knob curves\n\nFull budget, everything else as declared.\n\n"
             f"![Loss against each knob]({CURVES_PLOT})\n\n{table(columns, rows)}\n\n"
-            "x\\*, κ (per step squared) and y₀ - L\\* (what is left on the table) are those of the parabola through the "
-            f"declared point and its neighbours. Open circles: a run failed there.{difference}"
+            "x\\*, κ (per step squared) and y₀ - L\\* (what is left on the table) are those of the parabola through "
+            f"the declared point and its neighbours. Open circles: a run failed there.{difference}"
         )
 
     def _difference(self) -> str:
@@ -216,11 +218,11 @@ class Report:
     def _pairs(self) -> str:
         parts = ["## 3 x 3 checks", "Mean loss; the declared point is in the middle, the lowest is bold."]
         for g in self._grids:
-            means = [mean for row in g.means for mean in row if mean is not None]
+            means = [point.mean for row in g.points for point in row if point.mean is not None]
             lowest = min(means, default=None)
             rows = [
-                (f"`{g.first}` {_value(value)}", *(_cell(mean, lowest) for mean in means_of_row))
-                for value, means_of_row in zip(g.rows, g.means, strict=True)
+                (f"`{g.first}` {_value(value)}", *(_cell(point, lowest) for point in row))
+                for value, row in zip(g.rows, g.points, strict=True)
             ]
             parts.append(table(("", *(f"`{g.second}` {_value(value)}" for value in g.columns)), rows))
         return "\n\n".join(parts if self._grids else [parts[0], NOT_RUN])
@@ -272,15 +274,15 @@ def _where(c: Curve) -> str:
 def _losses_by_value(c: Curve) -> str:
     cells = []
     for index, (value, point) in enumerate(zip(c.values, c.points, strict=True)):
-        text = f"{_value(value)}: {_cell(point.mean, None) if not point.failed else 'failed'}"
+        text = f"{_value(value)}: {_cell(point)}"
         cells.append(f"**{text}**" if index == c.declared else text)
     return ", ".join(cells)
 
 
-def _cell(mean: float | None, lowest: float | None) -> str:
-    if mean is None:
-        return "none"
-    return f"**{mean:.4f}**" if mean == lowest else f"{mean:.4f}"
+def _cell(point: Point, lowest: float | None = None) -> str:
+    if point.mean is None:
+        return "failed" if point.failed else "not run"
+    return f"**{point.mean:.4f}**" if point.mean == lowest else f"{point.mean:.4f}"
 
 
 def _value(value: Value) -> str:

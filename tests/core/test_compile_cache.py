@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.core.failures import Failure
+from harness.core.referee import Referee
 from harness.core.sandbox import probe
 from tests.conftest import Toy
 from tests.core.children import HONEST, Toys
@@ -44,6 +46,22 @@ def test_the_first_run_compiles_and_the_second_finds_it(toys: Toys) -> None:
     toys.run(NOTES, compile_cpu_seconds=30)
     assert toys.states() == ["LAUNCHED", "READY", "RUNNING", "FINISHED", "JUDGED"]
     assert "found ['kernel']" in output(toys)
+
+
+def test_of_two_first_runs_side_by_side_the_one_that_comes_second_goes_on(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_host = Referee._launch_host
+
+    def launch_after_another_run(referee: Referee, purpose: str, *arguments: Any) -> Any:
+        if purpose == "compile-host" and toys.compiled is not None:
+            toys.compiled.mkdir(parents=True)
+            (toys.compiled / "kernel").write_text("compiled by the other run")
+        return launch_host(referee, purpose, *arguments)
+
+    monkeypatch.setattr(Referee, "_launch_host", launch_after_another_run)
+    assert toys.run(NOTES, compile_cpu_seconds=30).state == "JUDGED"
+    assert toys.compiled is not None and (toys.compiled / "kernel").read_text() == "compiled by the other run"
 
 
 def test_nothing_learned_in_a_run_is_in_the_cache_of_the_next(toys: Toys) -> None:

@@ -1,0 +1,132 @@
+"""The report on made-up trials of the baseline's protocol; and the finalist that is declared."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.errors import UserError
+from harness.paths import BASELINES
+from harness.submission import load_submission
+from harness.tuning.adopt import adopt, with_defaults
+from harness.tuning.analysis import confirmation, finalists
+from harness.tuning.report import CURVES_PLOT, REPORT_FILE, TUNING_PLOT, Report
+from harness.tuning.trials import JUDGED, Job, Trial
+from harness.tuning.tune import Tuning
+from tests.tuning.made_up import NOISE, run_made_up
+
+BASELINE = BASELINES / "adamw" / "gcide"
+FILES = (REPORT_FILE, TUNING_PLOT, CURVES_PLOT)
+
+
+def copy_of_baseline(folder: Path) -> Path:
+    """The baseline with its protocol and nothing that was run."""
+    shutil.copytree(BASELINE, folder, ignore=shutil.ignore_patterns("tuning", "__pycache__"))
+    (folder / "tuning").mkdir()
+    shutil.copy(BASELINE / "tuning" / "protocol.toml", folder / "tuning")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = copy_of_baseline(tmp_path_factory.mktemp("made-up") / "gcide")
+    run_made_up(Tuning(load_submission(folder)), folder.parent / "search.log")
+    return folder
+
+
+def fresh(folder: Path) -> Tuning:
+    return Tuning(load_submission(folder))
+
+
+def test_the_protocol_is_run_through(made_up: Path) -> None:
+    tuning = fresh(made_up)
+    assert [(cost.stage, cost.left) for cost in tuning.costs(tuning.stages())] == [
+        (stage, 0) for stage in tuning.protocol.stages.names
+    ]
+    best = min(trial.val_loss for trial in tuning.table.of_stage("search") if trial.val_loss is not None)
+    scouted = [trial.job.hparams for trial in tuning.table.of_stage("scout") if trial.val_loss is not None]
+    assert best < 3.35 and len(scouted) < 32  # some scouts diverged, and the search got near the optimum
+
+
+def test_the_report_says_what_the_trials_show(made_up: Path) -> None:
+    text = Report(fresh(made_up)).text()
+    for heading in ("left on the table", "Confirmation", "What was run", "Tuning curve", "Finalists", "3 x 3"):
+        assert heading in text
+    assert "Not run" not in text and "not run" not in text
+    assert "n = 12" in text
+    assert "| `head_lr` |" in text and "interior, as declared" in text
+    found = confirmation(fresh(made_up).design, fresh(made_up).table)
+    assert found is not None and found.spread == pytest.approx(NOISE, rel=0.6)
+    assert f"Mean {found.mean:.4f}" in text
+
+
+def test_the_same_trials_give_the_same_bytes(made_up: Path, tmp_path: Path) -> None:
+    twice = []
+    for _ in range(2):
+        Report(fresh(made_up)).write()
+        twice.append([(made_up / "tuning" / name).read_bytes() for name in FILES])
+    assert twice[0] == twice[1]
+    for name in (TUNING_PLOT, CURVES_PLOT):
+        root = ElementTree.parse(made_up / "tuning" / name).getroot()
+        said = "".join(root.itertext())
+        assert root.tag.endswith("svg")
+        assert "expected best of k" in said if name == TUNING_PLOT else "matrix_lr" in said
+
+
+def test_a_better_point_and_a_missing_one_are_named(made_up: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
+    tuning = fresh(folder)
+    seeds = tuning.design.seeds("evidence", 2)
+    better = [tuning.design.neighbours("head_lr")[3], tuning.design.point({"clip": 0.5})]
+    kept = [t for t in tuning.table.trials if t.job.hparams not in better or t.job.seed not in seeds]
+    tuning.table.path.unlink()
+    again = fresh(folder)
+    for trial in kept:
+        again.table.add(trial)
+    for seed in seeds:
+        again.table.add(Trial(Job("curves", 900, seed, better[0]), 3.2, JUDGED, 90.0, "made-up"))
+    text = Report(again).text()
+    assert "- `head_lr` = 0.04 beats the declared 0.02 by more than noise." in text
+    assert "another is better" in text
+    assert "Not run completely: check of `clip`" in text
+
+
+def test_a_failed_run_is_shown_as_failed(made_up: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
+    path = folder / "tuning" / "trials.csv"
+    tuning = fresh(folder)
+    point, seed = tuning.design.neighbours("warmup")[4], tuning.design.seeds("evidence", 1)[0]
+    trial = tuning.table.find(point, seed)
+    assert trial is not None
+    path.write_text(path.read_text().replace(f"{trial.val_loss!r},judged", ",not-finite"))
+    assert f"{point['warmup']:.6g}: failed" in Report(fresh(folder)).text()
+
+
+def test_without_trials_there_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no trial yet"):
+        Report(fresh(copy_of_baseline(tmp_path / "gcide")))
+
+
+def test_the_best_finalist_is_declared(made_up: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
+    tuning = fresh(folder)
+    best = finalists(tuning.design, tuning.table)[0]
+    chosen, _ = adopt(tuning)
+    assert chosen == best
+    after = fresh(folder)
+    assert after.design.declared == best.hparams
+    assert "# global norm of the gradient; 0: off" in (folder / "submission.toml").read_text()
+    used = {trial.job.seed for trial in after.table.trials}
+    fresh_seeds = after.design.confirmation_seeds(after.table, 12)
+    assert best.hparams == tuning.design.declared or not used & set(fresh_seeds)
+
+
+def test_a_default_is_changed_on_its_own_line_only(tmp_path: Path) -> None:
+    text = '[hparams.a]\ndefault = 1.0  # why\nlow = 0\n\n[hparams.b]\nlow = 1.0\ndefault = "x"\n'
+    changed = with_defaults(text, {"a": 0.25, "b": "y"}, tmp_path)
+    assert changed == text.replace("default = 1.0", "default = 0.25").replace('"x"', '"y"')
+    with pytest.raises(UserError, match=r"\[hparams\.c\]"):
+        with_defaults(text, {"c": 1}, tmp_path)
