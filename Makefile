@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install baseline test test-all lint format lock check board clean
+.PHONY: help install baseline test test-all lint format lock tune tune-report check board clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(READY)  ## Make .venv from the version-locked requirements; install bubblewrap where possible
 
@@ -46,6 +47,14 @@ lock: $(READY)  ## Renew requirements.lock (no hashes: torch's build differs by 
 	$(BIN)/pip-compile --quiet --extra dev --extra wandb --strip-extras --no-annotate --upgrade-package '$(TORCH)' \
 		--no-emit-find-links --no-emit-index-url --no-emit-trusted-host -o requirements.lock pyproject.toml
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+
+tune: $(READY)  ## Tune the AdamW baseline after its protocol; stopped, it goes on (hours)
+	@$(BIN)/speedrun data prepare gcide
+	@$(BIN)/speedrun tune baseline --workers $(WORKERS)
+	@$(BIN)/speedrun tune baseline --report
+
+tune-report: $(READY)  ## Rebuild the report on the baseline's tuning from its trials
+	@$(BIN)/speedrun tune baseline --report
 
 check: $(READY)  ## Check a submission against every rule: make check SUB=baseline
 	@$(BIN)/speedrun check $(SUB)

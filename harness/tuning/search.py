@@ -19,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from harness.errors import UserError
 from harness.submission import Value
 from harness.tuning.design import Design, best
 from harness.tuning.protocol import Knob, SearchStage, rounded
@@ -106,7 +107,11 @@ class Search:
         self._space = Space(design, stage.knobs)
         self._seed = design.seeds("search", 1)[0]
         self._open: dict[int, FrozenTrial | optuna.Trial] = {}
-        self._study = self._load(storage)
+        try:
+            self._study = self._load(storage)
+        except (ValueError, KeyError, TypeError) as error:  # what Optuna raises on a file that a crash cut short
+            message = f"{storage}: not a journal of Optuna: {error}"
+            raise UserError(message, "remove it: only proposals that were not finished are lost") from None
 
     def jobs(self) -> Iterator[Job]:
         """The trials that are left, each proposed at the moment it is asked for."""

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,8 @@ class TrialTable:
         loss = float(row["val_loss"]) if row["val_loss"] else None
         if (loss is not None) != (row["status"] == JUDGED):
             raise ValueError(f"a loss stands with status {JUDGED}, and only there")
+        if loss is not None and not math.isfinite(loss):
+            raise ValueError("val_loss is not a finite number")
         return Trial(job, loss, row["status"], float(row["seconds"]), row["run_id"])
 
 

@@ -13,7 +13,9 @@ from harness.paths import BASELINES
 from harness.submission import load_submission
 from harness.tuning.adopt import adopt, with_defaults
 from harness.tuning.analysis import confirmation, finalists
+from harness.tuning.design import best
 from harness.tuning.report import CURVES_PLOT, REPORT_FILE, TUNING_PLOT, Report
+from harness.tuning.search import Search
 from harness.tuning.trials import JUDGED, Job, Trial
 from harness.tuning.tune import Tuning
 from tests.tuning.made_up import NOISE, run_made_up
@@ -46,9 +48,59 @@ def test_the_protocol_is_run_through(made_up: Path) -> None:
     assert [(cost.stage, cost.left) for cost in tuning.costs(tuning.stages())] == [
         (stage, 0) for stage in tuning.protocol.stages.names
     ]
-    best = min(trial.val_loss for trial in tuning.table.of_stage("search") if trial.val_loss is not None)
+    lowest = min(trial.val_loss for trial in tuning.table.of_stage("search") if trial.val_loss is not None)
     scouted = [trial.job.hparams for trial in tuning.table.of_stage("scout") if trial.val_loss is not None]
-    assert best < 3.35 and len(scouted) < 32  # some scouts diverged, and the search got near the optimum
+    assert lowest < 3.35 and len(scouted) < 32  # some scouts diverged, and the search got near the optimum
+
+
+def test_the_search_begins_at_the_given_start_and_the_best_scouts(made_up: Path) -> None:
+    tuning = fresh(made_up)
+    stage = tuning.protocol.stages.search
+    assert stage is not None and len(stage.starts) == 1
+    searched = [{n: t.job.hparams[n] for n in stage.knobs} for t in tuning.table.of_stage("search")]
+    scouted = [{n: t.job.hparams[n] for n in stage.knobs} for t in best(tuning.table.of_stage("scout"), 8)]
+    assert searched[:9] == [*stage.starts, *scouted]
+
+
+def test_a_lost_storage_is_filled_again_from_the_trials(made_up: Path, tmp_path: Path) -> None:
+    tuning = fresh(made_up)
+    stage = tuning.protocol.stages.search
+    assert stage is not None
+    search = Search(tuning.design, stage, tuning.table, tmp_path / "search.log")
+    assert list(search.jobs()) == []
+    known = search._study.get_trials()
+    assert [trial.value for trial in known] == [trial.val_loss for trial in tuning.table.of_stage("search")]
+    more = Search(tuning.design, stage.model_copy(update={"trials": 49}), tuning.table, tmp_path / "search.log")
+    assert [job.number for job in more.jobs()] == [48]
+
+
+def test_a_spoiled_storage_is_told_with_its_remedy(made_up: Path, tmp_path: Path) -> None:
+    tuning = fresh(made_up)
+    (tmp_path / "search.log").write_text('{"op_code":0,"worker_id"\n{"op_code":1}\n')
+    assert tuning.protocol.stages.search is not None
+    with pytest.raises(UserError, match=r"search\.log: not a journal of Optuna"):
+        Search(tuning.design, tuning.protocol.stages.search, tuning.table, tmp_path / "search.log")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("stage,number", "stage,nr", "its columns are not the declared hyperparameters"),
+        ("scout,0,", "scout,zero,", "line 2: not a trial"),
+        (",judged,", ",,", "a loss stands with status judged"),
+        ("\nscout,1,", "\nscout,1\nscout,1,", "line 3"),
+    ],
+)
+def test_a_table_that_was_edited_badly_is_told_by_line(
+    made_up: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
+    path = folder / "tuning" / "trials.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message) as raised:
+        fresh(folder)
+    assert "trials.csv" in raised.value.message
 
 
 def test_the_report_says_what_the_trials_show(made_up: Path) -> None:
@@ -113,15 +165,16 @@ def test_without_trials_there_is_no_report(tmp_path: Path) -> None:
 def test_the_best_finalist_is_declared(made_up: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
     tuning = fresh(folder)
-    best = finalists(tuning.design, tuning.table)[0]
+    first = finalists(tuning.design, tuning.table)[0]
     chosen, _ = adopt(tuning)
-    assert chosen == best
+    assert chosen == first
     after = fresh(folder)
-    assert after.design.declared == best.hparams
+    assert after.design.declared == first.hparams
     assert "# global norm of the gradient; 0: off" in (folder / "submission.toml").read_text()
+    # Another point is declared now, so those seeds have seen a point that is not this one.
+    assert first.hparams != tuning.design.declared
     used = {trial.job.seed for trial in after.table.trials}
-    fresh_seeds = after.design.confirmation_seeds(after.table, 12)
-    assert best.hparams == tuning.design.declared or not used & set(fresh_seeds)
+    assert not used & set(after.design.confirmation_seeds(after.table, 12))
 
 
 def test_a_default_is_changed_on_its_own_line_only(tmp_path: Path) -> None:
