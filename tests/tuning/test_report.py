@@ -164,15 +164,18 @@ def test_without_trials_there_is_no_report(tmp_path: Path) -> None:
 
 def test_the_best_finalist_is_declared(made_up: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
-    tuning = fresh(folder)
-    first = finalists(tuning.design, tuning.table)[0]
-    chosen, _ = adopt(tuning)
-    assert chosen == first
+    path = folder / "tuning" / "trials.csv"
+    before = fresh(folder)
+    winner = next(f for f in finalists(before.design, before.table) if f.hparams != before.design.declared)
+    for loss in winner.losses:
+        path.write_text(path.read_text().replace(f",{loss!r},", ",3.2,"))
+    chosen, changed = adopt(fresh(folder))
+    assert chosen.hparams == winner.hparams and chosen.mean == pytest.approx(3.2)
+    assert set(changed) <= set(before.protocol.knobs)
     after = fresh(folder)
-    assert after.design.declared == first.hparams
+    assert after.design.declared == winner.hparams
     assert "# global norm of the gradient; 0: off" in (folder / "submission.toml").read_text()
-    # Another point is declared now, so those seeds have seen a point that is not this one.
-    assert first.hparams != tuning.design.declared
+    # Another point is declared now: the confirmation takes seeds that have seen no other point.
     used = {trial.job.seed for trial in after.table.trials}
     assert not used & set(after.design.confirmation_seeds(after.table, 12))
 
