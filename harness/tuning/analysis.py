@@ -142,16 +142,22 @@ def _expected_best(values: FloatArray) -> FloatArray:
 
 
 def run_noise(table: TrialTable) -> float | None:
-    """Standard deviation of a run's loss, pooled over points run on several seeds; None without any."""
+    """Standard deviation of a run's loss, pooled over the better half of the points run on several seeds; or None.
+
+    The worse half holds the far ends of curves, some near divergence; their larger spread would hide better points.
+    """
     groups: dict[tuple, list[float]] = {}
     for trial in table.trials:
         if trial.val_loss is not None:
             groups.setdefault(tuple(sorted(trial.job.hparams.items())), []).append(trial.val_loss)
-    several = [losses for losses in groups.values() if len(losses) > 1]
-    if not several:
+    several = sorted(
+        (losses for losses in groups.values() if len(losses) > 1), key=lambda losses: float(np.mean(losses))
+    )
+    better = several[: math.ceil(len(several) / 2)]
+    if not better:
         return None
-    squares = sum(float(((np.array(losses) - np.mean(losses)) ** 2).sum()) for losses in several)
-    return math.sqrt(squares / sum(len(losses) - 1 for losses in several))
+    squares = sum(float(((np.array(losses) - np.mean(losses)) ** 2).sum()) for losses in better)
+    return math.sqrt(squares / sum(len(losses) - 1 for losses in better))
 
 
 def point_at(table: TrialTable, hparams: Hparams, seeds: Sequence[int]) -> Point:

@@ -35,8 +35,7 @@ class Design:
     def point(self, changes: Mapping[str, Value], budget: float = 1.0) -> dict[str, Value]:
         """The declared hyperparameters with some changed; the steps follow from the tokens that are held fixed."""
         rule = self.protocol.budget
-        types = {name: type(default) for name, default in self.declared.items()}
-        hparams = {**self.declared, **{name: types[name](value) for name, value in changes.items()}}
+        hparams = {**self.declared, **{name: _like(self.declared[name], value) for name, value in changes.items()}}
         if rule.steps not in changes:
             tokens = math.prod(_whole(self.declared[name]) for name in (rule.steps, *rule.tokens_per_step))
             hparams[rule.steps] = round(budget * tokens / math.prod(_whole(hparams[n]) for n in rule.tokens_per_step))
@@ -139,6 +138,13 @@ def _around(knob: Knob, here: float, limits: tuple[float, float]) -> list[float]
     values = [here if offset == 0 else knob.value_at(middle + offset) for offset in offsets]
     inside = [value for value in values if limits[0] <= value <= limits[1]]
     return sorted(inside[:CURVE_POINTS])
+
+
+def _like(default: Value, value: Value) -> Value:
+    """A value in the type of the declared default."""
+    if isinstance(default, int) and isinstance(value, float):
+        return round(value)
+    return type(default)(value)
 
 
 def _whole(value: Value) -> int:

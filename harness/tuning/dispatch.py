@@ -120,7 +120,10 @@ class Dispatcher:
         if "error" in table:
             raise UserError(table["error"], table["remedy"])
         answer = Answer(**table)
-        if answer.status in REPEATED and worker.attempt < MOST_ATTEMPTS:
+        if answer.status in REPEATED:
+            if worker.attempt == MOST_ATTEMPTS:
+                what = f"trial {worker.job.stage} {worker.job.number}: {answer.status}, {MOST_ATTEMPTS} times"
+                raise UserError(f"{what}: {answer.message}", f"see run {answer.run_id}; the same command goes on")
             self._launch(worker.job, worker.cores, worker.attempt + 1)
             return
         self._free.append(worker.cores)

@@ -49,7 +49,8 @@ class Report:
         self._curves: list[Curve] = []
         self._checks: list[Curve] = []
         self._grids: list[Grid] = []
-        stages, noise = self._protocol.stages, self._noise or 0.0
+        stages = self._protocol.stages
+        noise = math.inf if self._noise is None else self._noise  # unknown noise proves no point better
         if stages.curves:
             seeds = self._design.seeds("evidence", stages.curves.seeds)
             self._curves = [curve(self._design, self._table, name, seeds, noise) for name in stages.curves.knobs]
@@ -87,7 +88,8 @@ class Report:
             "Made by `speedrun tune SUB --report` from [trials.csv](trials.csv) and [protocol.toml](protocol.toml); do "
             "not edit. Losses are nats per token, the judge's, at a fixed budget of tokens. The evidence is about the "
             "declared point:\n\n"
-            f"{declared}\n\nStandard deviation of a run's loss, pooled over points on several seeds: {noise}."
+            f"{declared}\n\n"
+            f"Standard deviation of a run's loss, pooled over the better half of the points on several seeds: {noise}."
         )
 
     def _left_on_the_table(self) -> str:

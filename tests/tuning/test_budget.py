@@ -11,8 +11,10 @@ import pytest
 from harness.errors import UserError
 from harness.submission import load_submission
 from harness.tuning.budget import Ask, BudgetSearch, Found, decide
+from harness.tuning.worker import Order
 from tests.conftest import Toy
 from tests.toy_submission import MANIFEST, write_submission
+from tests.tuning.fake_workers import FakeWorkers, answer
 from tests.tuning.toy_tuning import place_of
 
 DECLARED, SLOPE, SPREAD, BEND = 1000, 0.25, 0.004, 0.05
@@ -61,11 +63,12 @@ def test_a_loss_that_does_not_fall_is_an_error() -> None:
         decide(losses, DECLARED, 3.4, 0.0)
 
 
-def test_the_toy_finds_its_budget_and_goes_on_from_what_it_ran(toy: Toy, tmp_path: Path) -> None:
-    manifest = MANIFEST.replace("default = 30\nlow = 0", "default = 20\nlow = 2")
+def test_it_goes_on_from_what_it_ran(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = MANIFEST.replace("default = 30", "default = 300")
     submission = load_submission(write_submission(tmp_path / "bigram", manifest=manifest), toy.task)
-    search = BudgetSearch(submission, "steps", margin=-0.1)
+    search = BudgetSearch(submission, "steps", margin=0.0)
     place = place_of(toy, submission, tmp_path / "runs")
+    workers = FakeWorkers(monkeypatch, lambda order: answer(4.0 - 0.1 * math.log(steps_of(order) / 110)))
 
     class Stopped(Exception):
         pass
@@ -76,11 +79,22 @@ def test_the_toy_finds_its_budget_and_goes_on_from_what_it_ran(toy: Toy, tmp_pat
     with pytest.raises(Stopped):
         search.run(place, stop)
     assert len(search.table.trials) == 1
-    again = BudgetSearch(submission, "steps", margin=-0.1)
+    again = BudgetSearch(submission, "steps", margin=0.0)
     found = again.run(place, lambda trial: None)
     assert again.table.trials[0] == search.table.trials[0]
-    assert len(again.table.trials) == found.runs
-    assert found.mean == pytest.approx(toy.task.target.val_loss + 0.1)
+    assert len(workers.orders) == len(again.table.trials) == found.runs
+    assert found.budget == pytest.approx(110 * math.exp(10 * (4.0 - toy.task.target.val_loss)), rel=0.01)
+
+
+def test_a_failed_run_stops_it(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    submission = load_submission(write_submission(tmp_path / "bigram"), toy.task)
+    FakeWorkers(monkeypatch, lambda order: answer(None, "crash"))
+    with pytest.raises(UserError, match=r"budget\.csv: steps=30, seed \d+ failed: crash"):
+        BudgetSearch(submission, "steps", None).run(place_of(toy, submission, tmp_path / "runs"), lambda trial: None)
+
+
+def steps_of(order: Order) -> int:
+    return int(dict(setting.split("=") for setting in order.settings)["steps"])
 
 
 def test_a_budget_must_be_declared_in_whole_numbers(toy: Toy, tmp_path: Path) -> None:
