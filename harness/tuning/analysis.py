@@ -31,6 +31,11 @@ class Point:
 
     hparams: dict[str, Value]
     losses: tuple[float | None, ...]
+    seeds: int
+
+    @property
+    def complete(self) -> bool:
+        return len(self.losses) == self.seeds
 
     @property
     def mean(self) -> float | None:
@@ -66,10 +71,11 @@ class Parabola:
 
 @dataclass(frozen=True)
 class Curve:
-    """A one-knob curve. `interior`: the best point is the declared one and has a worse neighbour on both sides.
+    """A one-knob curve. `interior`: the best point is the declared one and has points on both sides.
 
-    `at_bound`: one side is missing because the declared range ends there for good reason. `better`: a point that is
-    better than the declared one by more than noise.
+    `bracketed`: on both sides some point failed, or is worse than the declared one by more than noise. `at_bound`: one
+    side is missing because the declared range ends there for good reason. `better`: a point that is better than the
+    declared one by more than noise.
     """
 
     name: str
@@ -78,6 +84,7 @@ class Curve:
     declared: int
     best: int | None
     interior: bool
+    bracketed: bool
     at_bound: bool
     better: Value | None
     parabola: Parabola | None
@@ -162,7 +169,7 @@ def run_noise(table: TrialTable) -> float | None:
 
 def point_at(table: TrialTable, hparams: Hparams, seeds: Sequence[int]) -> Point:
     """A point with the losses of the seeds that were run."""
-    return Point(dict(hparams), tuple(losses_at(table, hparams, seeds)))
+    return Point(dict(hparams), tuple(losses_at(table, hparams, seeds)), len(seeds))
 
 
 def curve(design: Design, table: TrialTable, name: str, seeds: Sequence[int], noise: float) -> Curve:
@@ -186,11 +193,13 @@ def _curve(
     best = ranked[0][1] if ranked and means[here] is not None else None
     knob = design.protocol.knobs[name]
     at_bound = knob.values is None and here in (0, len(points) - 1)
-    whole = all(point.losses for point in points)
+    whole = all(point.complete for point in points)
+    difference = smallest_difference(noise, len(seeds))
     return Curve(
         name=name, values=values, points=points, declared=here, best=best,
         interior=whole and best == here and 0 < here < len(points) - 1,
-        at_bound=at_bound, better=_better(points, values, here, best, noise, len(seeds)),
+        bracketed=all(_worse(side, means[here], difference) for side in (points[:here], points[here + 1 :])),
+        at_bound=at_bound, better=_better(points, values, here, best, difference),
         parabola=_parabola(knob, values, means, here),
     )  # fmt: skip
 
@@ -212,14 +221,19 @@ def smallest_difference(noise: float, seeds: int) -> float:
     return ERRORS * noise * math.sqrt(2 / seeds)
 
 
-def _better(
-    points: list[Point], values: list[Value], here: int, best: int | None, noise: float, seeds: int
-) -> Value | None:
+def _worse(side: list[Point], here: float | None, difference: float) -> bool:
+    """Whether one of the points is clearly worse than the declared one, whose mean is `here`."""
+    if here is None:
+        return False
+    return any(point.failed or (point.mean is not None and point.mean - here > difference) for point in side)
+
+
+def _better(points: list[Point], values: list[Value], here: int, best: int | None, difference: float) -> Value | None:
     """The best value, where it beats the declared one by more than noise."""
     if best is None or best == here:
         return None
     ahead = (points[here].mean or 0.0) - (points[best].mean or 0.0)
-    return values[best] if ahead > smallest_difference(noise, seeds) else None
+    return values[best] if ahead > difference else None
 
 
 def _parabola(knob: Knob, values: list[Value], means: list[float | None], here: int) -> Parabola | None:

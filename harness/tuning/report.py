@@ -133,9 +133,11 @@ class Report:
         return "\n".join(lines)
 
     def _complete(self) -> dict[str, bool]:
-        complete = {f"{kind} of `{c.name}`": all(point.losses for point in c.points) for kind, c in self._knob_tables()}
+        complete = {
+            f"{kind} of `{c.name}`": all(point.complete for point in c.points) for kind, c in self._knob_tables()
+        }
         for g in self._grids:
-            ran = all(point.losses for row in g.points for point in row)
+            ran = all(point.complete for row in g.points for point in row)
             complete[f"grid of `{g.first}` and `{g.second}`"] = ran
         stage, confirmed = self._protocol.stages.confirm, confirmation(self._design, self._table)
         if stage:
@@ -262,10 +264,10 @@ def _confirmed(found: Confirmation) -> str:
 
 
 def _where(c: Curve) -> str:
-    if not all(point.losses for point in c.points):
+    if not all(point.complete for point in c.points):
         return "not complete"
     if c.interior:
-        return "interior, as declared"
+        return "as declared, interior" + ("" if c.bracketed else ", within noise of one side")
     if c.better is not None:
         return "another is better"
     if c.best == c.declared and c.at_bound:

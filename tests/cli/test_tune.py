@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.main import app
 from harness.paths import ROOT
+from harness.tuning.worker import Order
 from tests.conftest import Toy
+from tests.tuning.fake_workers import FakeWorkers, answer
 from tests.tuning.toy_tuning import PROTOCOL, write_tuning
 
 
@@ -80,10 +85,17 @@ def test_being_asked_to_end_keeps_what_was_run(toy: Toy, tmp_path: Path) -> None
     assert sum(entry["event"] == "start" for entry in journal) == sum(entry["event"] == "end" for entry in journal)
 
 
-def test_the_smallest_budget_is_one_object(toy: Toy, tmp_path: Path) -> None:
+def test_the_smallest_budget_is_one_object(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(order: Order) -> str:
+        steps = int(dict(setting.split("=") for setting in order.settings)["steps"])
+        return answer(3.9 - 0.1 * math.log(steps / 40))
+
+    FakeWorkers(monkeypatch, say)
     folder = write_tuning(toy, tmp_path / "bigram").folder
-    done = speedrun(toy, folder, "budget", "--json", "--margin=-0.1")
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["name"] == "steps" and said["budget"] > 0 and said["margin"] == -0.1
+    verb = command(toy, folder, "budget", "--margin=0.01")[3:]
+    said = json.loads(CliRunner().invoke(app, [*verb, "--json"], catch_exceptions=False).output)
+    assert said["name"] == "steps" and said["margin"] == 0.01
+    assert said["budget"] == pytest.approx(40 * math.exp(0.1), abs=1)
     assert len((folder / "tuning" / "budget.csv").read_text().splitlines()) == said["runs"] + 1
+    again = CliRunner().invoke(app, verb, catch_exceptions=False).output  # nothing is left to run
+    assert f"smallest budget: steps = {said['budget']}" in again and "seed" not in again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.tuning.analysis import _parabola, best_so_far, expected_best, smallest_difference
+from harness.tuning.analysis import Point, _parabola, _worse, best_so_far, expected_best, smallest_difference
 from harness.tuning.protocol import Knob
 from harness.tuning.trials import JUDGED, Job, Trial
 
@@ -70,3 +70,16 @@ def test_noise_makes_two_means_of_one_run_each_differ_by_this() -> None:
     random = np.random.default_rng(2)
     beyond = np.abs(random.normal(0, 0.01, 50_000) - random.normal(0, 0.01, 50_000)) > smallest_difference(0.01, 1)
     assert beyond.mean() == pytest.approx(0.0455, abs=0.005)
+
+
+def test_a_point_with_a_failed_run_has_no_mean_and_one_with_a_missing_run_is_not_complete() -> None:
+    assert Point({}, (3.3, None), 2).mean is None and Point({}, (3.3, None), 2).failed
+    assert Point({}, (3.3,), 2).mean == 3.3 and not Point({}, (3.3,), 2).complete
+
+
+def test_a_side_is_worse_when_a_point_of_it_fails_or_is_clearly_higher() -> None:
+    near, far, failed = Point({}, (3.31,), 1), Point({}, (3.4,), 1), Point({}, (None,), 1)
+    assert not _worse([near], here=3.3, difference=0.02)
+    assert _worse([near, far], here=3.3, difference=0.02)
+    assert _worse([failed], here=3.3, difference=0.02)
+    assert not _worse([far], here=None, difference=0.02)

@@ -109,7 +109,7 @@ def test_the_report_says_what_the_trials_show(made_up: Path) -> None:
         assert heading in text
     assert "Not run" not in text and "not run" not in text
     assert "n = 12" in text
-    assert "| `head_lr` |" in text and "interior, as declared" in text
+    assert "| `head_lr` |" in text and "as declared, interior |" in text
     found = confirmation(fresh(made_up).design, fresh(made_up).table)
     assert found is not None and found.spread == pytest.approx(NOISE, rel=0.6)
     assert f"Mean {found.mean:.4f}" in text
