@@ -72,13 +72,10 @@ class Tuning:
 
     def _cost(self, stage: StageName, seen: set[tuple]) -> StageCost:
         stages = self.protocol.stages
-        for name, sampled, budget in (
-            ("scout", stages.scout, stages.scout.budget if stages.scout else 0.0),
-            ("search", stages.search, 1.0),
-        ):
-            if stage == name and sampled is not None:
-                left = sampled.trials - len(self._numbers(stage, sampled.trials))
-                return StageCost(stage, sampled.trials, left, left * budget)
+        if stage == "scout" and stages.scout:
+            return self._sampled(stage, stages.scout.trials, stages.scout.budget)
+        if stage == "search" and stages.search:
+            return self._sampled(stage, stages.search.trials, 1.0)
         jobs = [job for job in self.design.jobs(stage, self.table) if job.key not in seen]
         seen.update(job.key for job in jobs)
         left, planned = len(self._missing(jobs)), len(jobs)
@@ -87,6 +84,10 @@ class Tuning:
             unknown = (stages.finalists.points - len(found)) * stages.finalists.seeds
             left, planned = left + unknown, planned + unknown
         return StageCost(stage, planned, left, left)
+
+    def _sampled(self, stage: StageName, trials: int, budget: float) -> StageCost:
+        left = trials - len(self._numbers(stage, trials))
+        return StageCost(stage, trials, left, left * budget)
 
     def seconds_of_full_run(self) -> float:
         """Median wall-clock seconds of the trials at the full budget so far, or what the protocol expects."""
