@@ -13,6 +13,10 @@ import pytest
 from harness.core.data.prepare import verify
 from harness.core.data.shards import write_shard
 from harness.core.task import Task, load_task
+from tests import GPU
+
+needs_gpu = pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU here")
+DEVICE = "cuda" if GPU else "cpu"  # of tests of kernels: compiled there, interpreted here
 
 VOCABULARY = 64
 END_OF_TEXT = 63
