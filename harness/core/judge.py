@@ -1,4 +1,4 @@
-"""The judge: the process that computes the validation loss. It never imports a submission and needs no torch.
+"""The judge: the process that computes the validation loss. It never imports a submission; on a CPU it needs no torch.
 
     python -m harness.core.judge < job.json
 
@@ -36,7 +36,7 @@ from harness.core.limits import limits_for
 from harness.core.printed import Printed, ended_how
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
-from harness.core.scoring import SLOTS, Windows, score
+from harness.core.scoring import SLOTS, Windows, nats, score
 from harness.core.slots import Slots, slot_bytes
 from harness.core.task import Task, load_task
 from harness.errors import UserError
@@ -103,7 +103,8 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         tolerance = task.audit.tolerance["cpu" if job.context["device"] == "cpu" else "cuda"]
         audit = ShadowAudit(task.audit, tolerance, shadow, shadow_slots, windows, secrets.randbelow(2**31))
         scoring_began = time.monotonic()
-        total = score(host, slots, windows, audit.order, audit, lambda done: on_batch(done, windows.batches))
+        summed = _nats_on(job.context["device"])
+        total = score(host, slots, windows, audit.order, audit, lambda done: on_batch(done, windows.batches), summed)
         scored = time.monotonic()
         report = audit.conclude()
     text_bytes = sum(shard.text_bytes for shard in shards)
@@ -118,6 +119,15 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
         audit=report,
     )
+
+
+def _nats_on(device: str) -> Callable[[np.ndarray, np.ndarray], float]:
+    """What sums the nats of a batch where the run's device is. Only a GPU's needs torch, and Triton."""
+    if device == "cpu":
+        return nats
+    from harness.core import gpu_nats
+
+    return gpu_nats.nats
 
 
 def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:

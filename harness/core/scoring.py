@@ -88,9 +88,9 @@ def nats(logits: np.ndarray, targets: np.ndarray) -> float:
 
 def score(
     host: Answerer, slots: Slots, windows: Windows, order: Sequence[int], watcher: Watcher | None = None,
-    on_batch: Callable[[int], None] = lambda done: None,
+    on_batch: Callable[[int], None] = lambda done: None, nats: Callable[[np.ndarray, np.ndarray], float] = nats,
 ) -> float:  # fmt: skip
-    """Total nats over all windows, asked for in `order`. Raises RunFailed."""
+    """Total nats over all windows, asked for in `order`; `nats` is what sums a batch. Raises RunFailed."""
     total = 0.0
     for place in range(len(order) + 1):
         if place < len(order):

@@ -100,9 +100,7 @@ def _(logits, targets, cap):
 
 
 @torch.library.custom_op("speedrun_kernels::capped_loss_gradient", mutates_args=())
-def _capped_loss_gradient(
-    logits: Tensor, targets: Tensor, normalizers: Tensor, upstream: Tensor, cap: float
-) -> Tensor:
+def _capped_loss_gradient(logits: Tensor, targets: Tensor, normalizers: Tensor, upstream: Tensor, cap: float) -> Tensor:
     rows, columns = logits.shape
     gradient = torch.empty((rows, columns), dtype=logits.dtype, device=logits.device)
     if rows:

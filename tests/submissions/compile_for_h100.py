@@ -1,4 +1,4 @@
-"""Compiles the kernels of fineweb-muon-kernels for compute capability 9.0 and prints what came of each, as JSON.
+"""Compiles the judge's kernel and those of fineweb-muon-kernels for compute capability 9.0; prints JSON.
 
 Needs no GPU: Triton's compiler and ptxas are in its wheel. Types and strides are those of a training step.
 """
@@ -12,6 +12,7 @@ from triton import compile as build
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from harness.core.gpu_nats import _nats_kernel
 from tests.submissions.modules import KERNELS, load_module
 
 kernels = load_module(KERNELS, "kernels")
@@ -37,14 +38,15 @@ def compiled(kernel: Any, types: dict[str, str], constants: dict[str, Any], matr
 
 def main() -> None:
     built = []
-    floats = {name: "*fp32" for name in ("losses", "normalizers", "upstream")}
+    floats = dict.fromkeys(("losses", "normalizers", "upstream"), "*fp32")
     scalars = {"cap": "fp32", "scale": "fp32", "addend_scale": "fp32", "targets": "*i64"}
     row = {"BLOCK": 4096, "column_stride": 1, "target_stride": 1}
     for kernel in (kernels._loss_kernel, kernels._loss_gradient_kernel):
         built.append(compiled(kernel, {"logits": "*bf16", "gradient": "*bf16", **floats, **scalars}, row))
     for kind in ("*bf16", "*fp16", "*fp32"):
+        built.append(compiled(_nats_kernel, {"logits": kind, "targets": "*i64", "nats": "*fp32"}, row))
         matrix = kind != "*fp32"
-        tensors = {name: kind for name in ("x", "addend", "out", "left", "right", "hidden")}
+        tensors = dict.fromkeys(("x", "addend", "out", "left", "right", "hidden"), kind)
         block, depth = kernels.symmetric_tile(matrix)
         square = {"HAS_ADDEND": True, "BLOCK": block, "INNER": depth, "x_inner": 1, "addend_column": 1}
         built.append(compiled(kernels._symmetric_kernel, tensors | scalars, square, matrix))

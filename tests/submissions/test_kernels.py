@@ -238,7 +238,7 @@ def test_the_kernels_compile_for_the_h100() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     built = json.loads(done.stdout)
-    assert len(built) == 11
+    assert len(built) == 14
     assert all(kernel["shared_bytes"] <= 227 * 1024 for kernel in built)  # what a block may have on an H100
     assert all(kernel["tensor_cores"] for kernel in built if kernel["matrix"])
 
