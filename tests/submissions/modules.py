@@ -1,15 +1,27 @@
-"""Imports modules of submissions, and compiles their kernels for a GPU that need not be there."""
+"""What tests of the FineWeb submissions share: their modules, a tiny size, and a stand-in for the run."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from harness.paths import SUBMISSIONS
+from harness.checks.synthetic import toml
+from harness.core.protocol import Context, TaskFacts
+from harness.core.run import Settings
+from harness.paths import BASELINES, SUBMISSIONS
 
+BASELINE = BASELINES / "adamw" / "fineweb-small"
+LLMC = SUBMISSIONS / "fineweb-adamw-llmc"
+MUON = SUBMISSIONS / "fineweb-muon"
 KERNELS = SUBMISSIONS / "fineweb-muon-kernels"
+FINEWEB = [BASELINE, LLMC, MUON, KERNELS]
+
+# Hyperparameters at which a run takes seconds on a CPU. Three layers are no whole share of two ranks.
+TINY = {"steps": 6, "batch": 8, "micro_batch": 2, "length": 32, "width": 64, "layers": 3, "head_size": 16}
 
 
 def load_module(folder: Path, name: str) -> ModuleType:
@@ -25,3 +37,33 @@ def load_module(folder: Path, name: str) -> ModuleType:
         finally:
             sys.path.remove(str(folder))
     return sys.modules[known]
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return tomllib.loads((folder / "submission.toml").read_text())
+
+
+def tiny_copy(folder: Path, target: Path) -> Path:
+    """A copy of a submission with tiny defaults for the toy task, which does not compile."""
+    table = manifest(folder)
+    table["task"] = "toy"
+    table["evaluation"] = {"batch": 8, "length": TINY["length"]}
+    table["methods"]["compile"]["default"] = False
+    for name, hparam in table["hparams"].items():
+        hparam["default"] = TINY.get(name, hparam["default"])
+    target.mkdir(parents=True)
+    for path in folder.glob("*.py"):
+        (target / path.name).write_bytes(path.read_bytes())
+    (target / "submission.toml").write_text(toml(table))
+    return target
+
+
+def settings(
+    folder: Path, dropped: tuple[str, ...] = ("compile",), vocab_size: int = 64, world_size: int = 1, **hparams: Any
+) -> Settings:
+    """What build_model and build_optimizer ask: the submission's own values, tiny, and what is changed."""
+    table = manifest(folder)
+    methods = {name: name not in dropped for name in table["methods"]}
+    values = {name: TINY.get(name, hparam["default"]) for name, hparam in table["hparams"].items()} | hparams
+    facts = TaskFacts("toy", vocab_size, vocab_size - 1, "sequential", 3.9, 128, (1, 20, 40))
+    return Settings(Context(facts, 7, world_size, "cpu", methods, values))
