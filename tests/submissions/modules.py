@@ -21,7 +21,16 @@ KERNELS = SUBMISSIONS / "fineweb-muon-kernels"
 FINEWEB = [BASELINE, LLMC, MUON, KERNELS]
 
 # Hyperparameters at which a run takes seconds on a CPU. Three layers are no whole share of two ranks.
-TINY = {"steps": 6, "batch": 8, "micro_batch": 2, "length": 32, "width": 64, "layers": 3, "head_size": 16}
+TINY = {
+    "steps": 6,
+    "batch": 8,
+    "micro_batch": 2,
+    "length": 32,
+    "width": 64,
+    "layers": 3,
+    "head_size": 16,
+    "warmup_steps": 1,
+}
 
 
 def load_module(folder: Path, name: str) -> ModuleType:

@@ -1,0 +1,21 @@
+"""The GPU benchmarks run where there is no GPU, at sizes that say nothing but that they run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.paths import ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "rows"), [("kernels", 6), ("judge_nats", 2), ("step_times", 4)])
+def test_a_tiny_table(script: str, rows: int) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / f"{script}.py"), "--tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + rows
+    assert len({line.count("|") for line in table}) == 1
