@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import runpy
 import statistics
 import subprocess
@@ -121,7 +122,8 @@ def flops_per_token(model: torch.nn.Module, hparams: dict[str, Any]) -> float:
 def measured_apart(folder: Path, tiny: bool) -> dict[str, Any]:
     """The same in a process of its own, which prints it as its last line. Its errors go to ours."""
     command = [sys.executable, __file__, "--one", str(folder), *(["--tiny"] if tiny else [])]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # on a CPU, threads that wait for each other
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -31,7 +31,7 @@ def device() -> str:
 
 
 def device_name() -> str:
-    return torch.cuda.get_device_name() if device() == "cuda" else f"{platform.processor() or 'CPU'}, interpreted"
+    return torch.cuda.get_device_name() if device() == "cuda" else platform.processor() or "CPU"
 
 
 def data_sheet() -> DataSheet | None:

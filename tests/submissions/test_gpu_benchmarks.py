@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -14,7 +15,8 @@ from harness.paths import ROOT
 @pytest.mark.parametrize(("script", "rows"), [("kernels", 6), ("judge_nats", 2), ("step_times", 4)])
 def test_a_tiny_table(script: str, rows: int) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu" / f"{script}.py"), "--tiny"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert len(table) == 2 + rows
