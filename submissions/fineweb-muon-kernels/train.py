@@ -214,7 +214,7 @@ def build_optimizers(model, run):
     groups = [{"params": those, "base_lr": run.hparam(f"{kind}_lr"), **adamw} for kind, those in kinds.items()]
     optimizers = []
     if run.uses("muon"):
-        compiled = torch.compile(orthogonalize) if run.uses("compile") else orthogonalize
+        compiled = torch.compile(orthogonalize, dynamic=False) if run.uses("compile") else orthogonalize
         compiled = partial(compiled, fused=run.uses("symmetric-kernel"))
         muon = (run.hparam("muon_lr"), run.hparam("momentum"), run.hparam("muon_weight_decay"))
         optimizers.append(Muon(matrices, *muon, run.rank, run.world_size, compiled))
@@ -245,7 +245,8 @@ def accumulate(trainer, count, next_batch):
     """Gradients of the mean loss over `count` micro-batches a rank; the last backward pass averages them over ranks."""
     total = 0.0
     for index in range(count):
-        trainer.require_backward_grad_sync = index == count - 1  # of DistributedDataParallel; else nobody looks at it
+        if isinstance(trainer, DistributedDataParallel):
+            trainer.require_backward_grad_sync = index == count - 1
         loss = trainer(*next_batch()) / count
         loss.backward()
         total = total + loss.detach()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from harness.core import judge, scoring
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import SLOTS, Windows, score
 from harness.core.slots import Slots, slot_bytes
@@ -103,6 +104,11 @@ def test_the_scoring_loop_sums_alike_on_either_device(monkeypatch: pytest.Monkey
     with pytest.raises(RunFailed) as caught:
         judged(float("nan"), lambda *batch: gpu_nats.nats(*batch, DEVICE))
     assert caught.value.reason is Failure.NOT_FINITE
+
+
+def test_only_a_class_with_gpus_asks_for_it() -> None:
+    assert judge._nats_on("cpu") is scoring.nats
+    assert judge._nats_on("cuda") is gpu_nats.nats
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import DEVICE
 from tests.submissions.modules import BASELINE, FINEWEB, KERNELS, LLMC, MUON, load_module, settings
 
 torch = pytest.importorskip("torch")
@@ -24,15 +25,15 @@ def optimizers(folder: Path, dropped: tuple[str, ...] = ("compile",)) -> tuple[t
     return model, [train.build_optimizer(model, run)]
 
 
-def gradients(shapes: list[tuple[int, ...]], seed: int) -> list[torch.Tensor]:
+def gradients(shapes: list[tuple[int, ...]], seed: int, device: str = "cpu") -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    return [torch.randn(shape, generator=generator).to(device) for shape in shapes]
 
 
 @pytest.mark.parametrize("folder", [MUON, KERNELS], ids=lambda folder: folder.name)
 def test_muon_is_torchs_muon(folder: Path) -> None:
     train = load_module(folder, "train")
-    ours = [torch.nn.Parameter(start) for start in gradients(SHAPES, 0)]
+    ours = [torch.nn.Parameter(start) for start in gradients(SHAPES, 0, DEVICE)]
     theirs = [torch.nn.Parameter(matrix.detach().clone()) for matrix in ours]
     arguments = {"fused": True} if folder == KERNELS else {}
     muon = train.Muon(ours, 0.02, 0.9, 0.1, 0, 1, lambda update: train.orthogonalize(update, **arguments))
@@ -40,7 +41,7 @@ def test_muon_is_torchs_muon(folder: Path) -> None:
     begun = [matrix.detach().clone() for matrix in ours]
     for step in range(5):
         for group in [*ours], [*theirs]:
-            for matrix, gradient in zip(group, gradients(SHAPES, step), strict=True):
+            for matrix, gradient in zip(group, gradients(SHAPES, step, DEVICE), strict=True):
                 matrix.grad = gradient.clone()
         muon.step()
         reference.step()

@@ -161,7 +161,8 @@ def accumulate(trainer, count, next_batch):
     """Gradients of the mean loss over `count` micro-batches a rank; the last backward pass averages them over ranks."""
     total = 0.0
     for index in range(count):
-        trainer.require_backward_grad_sync = index == count - 1  # of DistributedDataParallel; else nobody looks at it
+        if isinstance(trainer, DistributedDataParallel):
+            trainer.require_backward_grad_sync = index == count - 1
         loss = trainer(*next_batch()) / count
         loss.backward()
         total = total + loss.detach()
