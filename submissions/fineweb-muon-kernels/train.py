@@ -266,7 +266,7 @@ def wrapped(model, run):
 
 def shares_of(run):
     """Rows of a micro-batch, and how many of them each rank takes a step, so that all take `batch` rows together."""
-    rows = min(run.hparam("micro_batch"), run.hparam("batch") // run.world_size)
+    rows = max(1, min(run.hparam("micro_batch"), run.hparam("batch") // run.world_size))
     count, left = divmod(run.hparam("batch"), rows * run.world_size)
     if left:
         raise harness.errors.UserError(
@@ -285,9 +285,7 @@ def main():
     steps, length = run.hparam("steps"), run.hparam("length")
     warmup_steps, cooldown = run.hparam("warmup_steps"), run.hparam("cooldown")
 
-    for _ in range(
-        WARM_UP_STEPS
-    ):  # at a rate of zero a step compiles and allocates, and leaves the weights as they are
+    for _ in range(WARM_UP_STEPS):  # at a rate of zero: compiles and allocates, and leaves the weights as they are
         accumulate(trainer, min(2, count), lambda: run.synthetic(rows, length))
         update(optimizers, 0.0)
     for optimizer in optimizers:

@@ -80,6 +80,8 @@ def test_any_number_of_devices_takes_the_same_batch(folder: Path) -> None:
     assert train.shares_of(settings(folder, world_size=8, batch=16, micro_batch=32)) == (2, 1)
     with pytest.raises(UserError, match="whole micro-batches"):
         train.shares_of(settings(folder, world_size=3, batch=512, micro_batch=32))
+    with pytest.raises(UserError, match="whole micro-batches"):
+        train.shares_of(settings(folder, world_size=8, batch=4, micro_batch=1))
 
 
 def test_the_kernels_change_nothing_but_the_time() -> None:

@@ -182,7 +182,7 @@ def wrapped(model, run):
 
 def shares_of(run):
     """Rows of a micro-batch, and how many of them each rank takes a step, so that all take `batch` rows together."""
-    rows = min(run.hparam("micro_batch"), run.hparam("batch") // run.world_size)
+    rows = max(1, min(run.hparam("micro_batch"), run.hparam("batch") // run.world_size))
     count, left = divmod(run.hparam("batch"), rows * run.world_size)
     if left:
         raise harness.errors.UserError(
