@@ -26,13 +26,14 @@ class Confinement:
     `user` is a user and group id.
 
     `network`: "none", "tcp" (streams, wherever the network namespace reaches) or "all". `tasks`: processes and
-    threads of this user, None where others share the user id and the kernel would count theirs too.
+    threads of this user, None where others share the user id and the kernel would count theirs too. `alone`: nothing
+    that shows what other processes do with a file.
     """
 
     def __init__(
         self, network: str = "none", file_bytes: int | None = None, open_files: int | None = None,
         tasks: int | None = None, read: list[str] | None = None, write: list[str] | None = None,
-        listed: list[str] | None = None, user: int | None = None,
+        listed: list[str] | None = None, user: int | None = None, alone: bool = False,
     ) -> None:  # fmt: skip
         self.network = network
         self.file_bytes = file_bytes
@@ -42,6 +43,7 @@ class Confinement:
         self.write = write
         self.listed = listed
         self.user = user
+        self.alone = alone
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
@@ -54,7 +56,7 @@ class Confinement:
             landlock.restrict(self.read, self.write or [], self.listed or [], tcp=self.network != "none")
             self._drop_rights()
         if seccomp.available():
-            seccomp.install(seccomp.assemble(os.uname().machine, *self._sockets()))
+            seccomp.install(seccomp.assemble(os.uname().machine, *self._sockets(), self.alone))
 
     def _limit(self) -> None:
         wanted = {

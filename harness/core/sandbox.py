@@ -246,7 +246,11 @@ class Sandbox:
         write = [str(self.scratch), *PLAIN_DEVICES, *(_gpu_devices() if self.gpus else [])]
         if self.role == "run":
             write.append(SHARED_MEMORY)  # locks of multiprocessing; the guard removes what the user leaves there
-        confinement = Confinement(self._network(), self.limits.file_bytes, OPEN_FILES, tasks, user=self.user)
+        # Two model hosts of one run must agree because they compute alike, not because one tells the other.
+        alone = self.role == "host"
+        confinement = Confinement(
+            self._network(), self.limits.file_bytes, OPEN_FILES, tasks, user=self.user, alone=alone
+        )
         if ruled:
             confinement.read, confinement.listed = visible.without_hidden(self._readable())
             confinement.read += PROC_PATHS

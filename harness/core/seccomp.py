@@ -24,6 +24,7 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 ALLOW = 0x7FFF0000
 REFUSE = 0x00050000 | errno.EPERM
 UNKNOWN = 0x00050000 | errno.ENOSYS
+PRETEND = 0x00050000  # not done, and 0 is returned as if it were
 # Offsets in struct seccomp_data; both machines are little-endian, so an argument's low half comes first.
 NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16
 X32_BIT = 0x40000000
@@ -58,6 +59,16 @@ REFUSED: dict[str, tuple[int, int | None]] = {
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "unshare": (272, 97), "setns": (308, 268),
     "open_by_handle_at": (304, 265), "fanotify_init": (300, 262), "sethostname": (170, 161),
 }  # fmt: skip
+# What shows one model host what another does with a file that both can open: watches, what of it is in memory.
+REFUSED_ALONE: dict[str, tuple[int, int | None]] = {
+    "inotify_init": (253, None), "inotify_init1": (294, 26), "mincore": (27, 232), "preadv2": (327, 286),
+    "cachestat": (451, 451),
+}  # fmt: skip
+# Locks show it too, but compilers lock their caches and stop where they cannot. fcntl(2) commands: F_SETLK, F_SETLKW,
+# F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY, F_SET_RW_HINT; from asm-generic/fcntl.h, linux/fcntl.h.
+FLOCK = (73, 32)
+FCNTL = (72, 25)
+LOCK_COMMANDS = (6, 7, 37, 38, 1024, 1026, 1036)
 SECCOMP = {"x86_64": 317, "aarch64": 277}
 CLONE = (56, 220)
 CLONE3 = (435, 435)
@@ -74,8 +85,11 @@ def available() -> bool:
     return _libc().prctl(PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
 
 
-def assemble(machine: str, families: tuple[int, ...], streams_only: bool) -> list[Instruction]:
-    """The filter for `x86_64` or `aarch64`. Sockets may be of `families`; `streams_only` leaves the internet TCP."""
+def assemble(machine: str, families: tuple[int, ...], streams_only: bool, alone: bool = False) -> list[Instruction]:
+    """The filter for `x86_64` or `aarch64`. Sockets may be of `families`; `streams_only` leaves the internet TCP.
+
+    `alone` takes away what tells a process about others by way of a file; locks of files then only seem to be taken.
+    """
     column = list(AUDIT_ARCHITECTURE).index(machine)
     program: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -85,10 +99,13 @@ def assemble(machine: str, families: tuple[int, ...], streams_only: bool) -> lis
     ]
     if machine == "x86_64":
         program += [(AT_LEAST, 0, 1, X32_BIT), (RETURN, 0, 0, REFUSE)]
-    for numbers in REFUSED.values():
+    for numbers in [*REFUSED.values(), *(REFUSED_ALONE.values() if alone else ())]:
         number = numbers[column]
         if number is not None:
             program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
+    if alone:
+        program += [(EQUAL, 0, 1, FLOCK[column]), (RETURN, 0, 0, PRETEND)]
+        program += _when(FCNTL[column], [_argument(1), *_each_of(LOCK_COMMANDS, PRETEND)])
     # clone3 keeps its flags in memory, where no filter can look; the C library falls back to clone.
     program += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, UNKNOWN)]
     program += _when(CLONE[column], [_argument(0), (ANY_BIT, 0, 1, NEW_NAMESPACES), (RETURN, 0, 0, REFUSE)])
@@ -102,6 +119,10 @@ def _when(number: int, body: list[Instruction]) -> list[Instruction]:
     """`body` for one system call; whatever it does not return on is allowed."""
     body = [*body, (RETURN, 0, 0, ALLOW)]
     return [(EQUAL, 0, len(body), number), *body]
+
+
+def _each_of(values: tuple[int, ...], answer: int) -> list[Instruction]:
+    return [step for value in values for step in ((EQUAL, 0, 1, value), (RETURN, 0, 0, answer))]
 
 
 def _argument(index: int) -> Instruction:

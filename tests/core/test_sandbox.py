@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import sys
@@ -178,6 +179,17 @@ def test_what_a_run_leaves_in_shared_memory_is_gone(isolated: Box) -> None:
 @needs_filter
 def test_the_model_host_has_no_network_at_all(ruled: Box) -> None:
     assert ruled("tried(socket.socket)", role="host") == "PermissionError"
+
+
+@needs_filter
+def test_no_lock_of_a_model_host_is_seen_by_another(ruled: Box) -> None:
+    """A lock on what all hosts can read would carry, from one to the other, what the audit keeps from them."""
+    shared = str(PACKAGE / "errors.py")
+    tries = f"tried(lambda: __import__('fcntl').flock(open({shared!r}), {fcntl.LOCK_SH | fcntl.LOCK_NB}))"
+    with open(shared) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert ruled(tries, role="host") == "worked"
+        assert ruled(tries, role="run") == "BlockingIOError"
 
 
 def test_the_model_host_writes_into_scratch_alone(isolated: Box) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import socket
@@ -58,6 +59,21 @@ def test_every_refused_call_is_refused_and_others_are_not(machine: str) -> None:
         assert answer(machine, number) == expected, number
 
 
+def test_a_process_that_is_alone_only_seems_to_take_locks(machine: str) -> None:
+    column = list(seccomp.AUDIT_ARCHITECTURE).index(machine)
+    alone = seccomp.assemble(machine, ALL, streams_only=False, alone=True)
+    flock, fcntl_number = seccomp.FLOCK[column], seccomp.FCNTL[column]
+    assert interpret(alone, machine, flock, (3, 2)) == seccomp.PRETEND
+    for command in (fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_OFD_SETLK, fcntl.F_SETLEASE, fcntl.F_NOTIFY):
+        assert interpret(alone, machine, fcntl_number, (3, command)) == seccomp.PRETEND
+        assert answer(machine, fcntl_number, 3, command) == seccomp.ALLOW
+    for command in (fcntl.F_GETFD, fcntl.F_SETFL, fcntl.F_GETLK, fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS):
+        assert interpret(alone, machine, fcntl_number, (3, command)) == seccomp.ALLOW
+    for numbers in seccomp.REFUSED_ALONE.values():
+        if numbers[column] is not None:
+            assert interpret(alone, machine, numbers[column], ()) == seccomp.REFUSE
+
+
 def test_a_foreign_architecture_is_refused(machine: str) -> None:
     program = seccomp.assemble(machine, ALL, streams_only=False)
     assert interpret(program, OTHER[machine], 0, ()) == seccomp.REFUSE
@@ -98,8 +114,11 @@ def test_the_numbers_are_those_of_the_headers() -> None:
     assert {name: numbers[0] for name, numbers in seccomp.REFUSED.items()} == {
         name: known[name] for name in seccomp.REFUSED
     }
-    special = (seccomp.CLONE, seccomp.CLONE3, seccomp.SOCKET, seccomp.SETPRIORITY)
-    assert [numbers[0] for numbers in special] == [known[n] for n in ("clone", "clone3", "socket", "setpriority")]
+    special = (seccomp.CLONE, seccomp.CLONE3, seccomp.SOCKET, seccomp.SETPRIORITY, seccomp.FLOCK, seccomp.FCNTL)
+    names = ("clone", "clone3", "socket", "setpriority", "flock", "fcntl")
+    assert [numbers[0] for numbers in special] == [known[name] for name in names]
+    newer = {name: numbers[0] for name, numbers in seccomp.REFUSED_ALONE.items() if name in known}
+    assert newer == {name: known[name] for name in newer} and len(newer) >= 4  # older headers lack cachestat
 
 
 @pytest.mark.skipif(not seccomp.available(), reason="no system call filter for this machine")
