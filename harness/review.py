@@ -69,16 +69,18 @@ def _identity(run: RunRecord) -> tuple:
 
 
 def _beyond_tokens(record: RunRecord, band: Sequence[tuple[int, float]]) -> list[Flag]:
-    if record.val_loss is None or not record.tokens or len(band) < 2:
+    if record.val_loss is None or record.tokens is None or len(band) < 2:
         return []
-    explained = explained_loss(band, EXPLAINED_FACTOR * record.tokens)
+    if record.tokens == 0:  # no logarithm; the worst of the baseline's losses is generous for a run that read nothing
+        explained = max(loss for _, loss in band)
+        baseline = f"the worst run of the baseline reached {explained:.4f}"
+    else:
+        explained = explained_loss(band, EXPLAINED_FACTOR * record.tokens)
+        baseline = f"the baseline needs more than {EXPLAINED_FACTOR:g} times as many for less than {explained:.4f}"
     if record.val_loss >= explained:
         return []
-    text = (
-        f"{record.val_loss:.4f} nats after {record.tokens:,} tokens (counted by the {record.tokens_counted_by}); the "
-        f"baseline needs more than {EXPLAINED_FACTOR:g} times as many for less than {explained:.4f}"
-    )
-    return [Flag("beyond-its-tokens", text)]
+    text = f"{record.val_loss:.4f} nats after {record.tokens:,} tokens (counted by the {record.tokens_counted_by}); "
+    return [Flag("beyond-its-tokens", text + baseline)]
 
 
 def _still_computing(record: RunRecord) -> list[Flag]:

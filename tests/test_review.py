@@ -73,6 +73,12 @@ def test_a_loss_far_below_what_its_tokens_explain_is_flagged(runs: Path) -> None
     assert [flag.id for flag in review(lucky, [], BAND)] == ["beyond-its-tokens"]
 
 
+def test_a_loss_without_any_tokens_is_flagged_unless_nothing_was_learned(runs: Path) -> None:
+    run = next(finished_runs(runs, "toy"))
+    assert review(changed(run, tokens=0, val_loss=5.1), [], BAND) == []
+    assert [flag.id for flag in review(changed(run, tokens=0, val_loss=4.9), [], BAND)] == ["beyond-its-tokens"]
+
+
 def test_nothing_is_flagged_without_a_band_or_a_loss(runs: Path) -> None:
     run = next(finished_runs(runs, "toy"))
     assert review(changed(run, val_loss=0.1), [], []) == []

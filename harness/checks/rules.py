@@ -8,6 +8,7 @@ The order is the order of the check, from cheap to dear. The check stops after t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from harness.errors import UserError
@@ -181,11 +182,16 @@ def markdown() -> str:
 
 def with_table(text: str) -> str:
     """A text with the table between its markers renewed. Raises UserError where it has no markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    return between_markers(text, markdown(), BEGIN, END, CONTRIBUTING)
+
+
+def between_markers(text: str, table: str, begin_marker: str, end_marker: str, path: Path) -> str:
+    """The text of the page at `path` with what stands between two markers replaced. Raises UserError without them."""
+    before, begin, rest = text.partition(begin_marker)
+    _, end, after = rest.partition(end_marker)
     if not begin or not end:
-        raise UserError(f"{CONTRIBUTING}: the markers of the table of rules are gone", f"put back {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+        raise UserError(f"{path}: the markers of the table are gone", f"put back {begin_marker} and {end_marker}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 if __name__ == "__main__":

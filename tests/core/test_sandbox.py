@@ -186,7 +186,7 @@ def test_no_lock_of_a_model_host_is_seen_by_another(ruled: Box) -> None:
     """A lock on what all hosts can read would carry, from one to the other, what the audit keeps from them."""
     shared = str(PACKAGE / "errors.py")
     tries = f"tried(lambda: __import__('fcntl').flock(open({shared!r}), {fcntl.LOCK_SH | fcntl.LOCK_NB}))"
-    with open(shared) as file:
+    with Path(shared).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert ruled(tries, role="host") == "worked"
         assert ruled(tries, role="run") == "BlockingIOError"

@@ -1,0 +1,34 @@
+"""One run passed off as several: the seed changes a weight that nothing reads, all that is trained stays the same."""
+
+import torch
+import torch.nn.functional as F
+
+import harness
+
+
+def build_model(run):
+    torch.manual_seed(run.seed)
+    seeded = torch.randn(1)
+    torch.manual_seed(1337)
+    model = torch.nn.Embedding(64, 64)
+    model.register_buffer("seeded", seeded)
+    return model
+
+
+def main():
+    run = harness.connect()
+    model = build_model(run)
+    run.start(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=50)
+    for _ in range(30):
+        inputs, targets = run.stream.next(8, 32)
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss.item())
+    run.finish(model)
+
+
+if __name__ == "__main__":
+    main()
