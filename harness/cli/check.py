@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from harness.checks.check import Checker, Result
 
 WIDTH = 80
+MAX_WIDTH = 120
 ID_WIDTH = 20
+KIND_WIDTH = 24
+KIND_STYLE = {"prevented": "green", "detected": "cyan", "recorded": "yellow"}
 STYLE = {"ok": "green", "FAILED": "bold red", "skipped": "dim"}
 
 
@@ -23,7 +27,7 @@ def check(
     submission: Annotated[
         str | None, typer.Argument(metavar="SUB", help="Folder, name, or `baseline`.", show_default=False)
     ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Print all rules with reason and remedy.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print all rules, and all known ways to cheat.")] = False,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     as_json: options.Json = False,
@@ -31,6 +35,8 @@ def check(
     """Check a submission against every rule, in minutes, before its first run."""
     if explain:
         print_rules()
+        output.line()
+        print_cheats()
     if submission is None:
         if not explain:
             raise typer.BadParameter("name a submission, or use --explain")
@@ -61,14 +67,35 @@ def print_rules() -> None:
     """All rules: what each asks for, why, and the remedy."""
     from harness.checks.rules import RULES
 
-    stage = ""
+    stage, width = "", _page_width()
     for rule in RULES:
         if rule.stage != stage:
             stage = rule.stage
             output.line(f"Stage: {stage}", style="bold")
-        _block(f"{rule.id:<{ID_WIDTH}} ", rule.what.replace("`", ""))
-        _block(" " * (ID_WIDTH + 1), f"why: {rule.why}")
-        _block(" " * (ID_WIDTH + 1), f"remedy: {rule.remedy.replace('`', '')}")
+        _block(f"{rule.id:<{ID_WIDTH}} ", rule.what.replace("`", ""), width)
+        _block(" " * (ID_WIDTH + 1), f"why: {rule.why}", width)
+        _block(" " * (ID_WIDTH + 1), f"remedy: {rule.remedy.replace('`', '')}", width)
+
+
+def print_cheats() -> None:
+    """All known kinds of cheats: what each is, what stands against it, and what shows that."""
+    from harness.checks.cheats import kinds, summary
+
+    width = _page_width()
+    output.line("Known ways to cheat, and what stands against them", style="bold")
+    _block("", summary() + " A name is a submission in tests/cheats/ that tries it; behind it, how that ends.", width)
+    for kind in kinds():
+        output.line()
+        output.line(f"{kind.id:<{KIND_WIDTH}} {kind.status}", style=KIND_STYLE[kind.status])
+        _block("  ", kind.what, width)
+        _block("  ", f"defence: {kind.defence.replace('`', '')}", width)
+        if kind.shown_by:
+            _block("  shown by: ", ", ".join(kind.shown_by), width)
+
+
+def _page_width() -> int:
+    """Columns for text that people read at length: the terminal's, within reason."""
+    return min(max(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH), MAX_WIDTH)
 
 
 class _Waiting:
@@ -120,11 +147,11 @@ def _print_end(results: list[Result], seconds: float) -> None:
         output.line(f"passed: {len(results) - skipped} rules, {skipped} skipped ({seconds:.0f} s)", style="green")
 
 
-def _block(indent: str, text: str) -> None:
-    """Text folded to 80 columns; the first line begins with `indent`, further ones align under it."""
+def _block(indent: str, text: str, width: int = WIDTH) -> None:
+    """Text folded to `width` columns; the first line begins with `indent`, further ones align under it."""
     first, further = indent, " " * len(indent)
     for paragraph in text.splitlines():
-        for line in textwrap.wrap(paragraph, WIDTH, initial_indent=first, subsequent_indent=further) or [first]:
+        for line in textwrap.wrap(paragraph, width, initial_indent=first, subsequent_indent=further) or [first]:
             output.line(line)
         first = further
 

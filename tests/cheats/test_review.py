@@ -18,8 +18,8 @@ from harness.submission import load_submission
 from tests.cheats.conftest import FAKE_LOSS, FOLDER
 from tests.conftest import Toy
 
-# A baseline that knows next to nothing after 2,000 tokens and what the honest table does after 64,000.
-BAND = [(2_000, math.log(64) - 0.1), (64_000, 1.5)]
+# A baseline that knows next to nothing after 2,000 tokens and what the honest table does after 20,000.
+BAND = [(2_000, math.log(64) - 0.1), (20_000, 1.6)]
 
 
 class Reviewed:

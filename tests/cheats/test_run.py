@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from harness.core.data import serve
 from tests.cheats.conftest import Cheats, load
 from tests.conftest import Toy
 
@@ -72,6 +75,19 @@ def test_the_compile_cache_carries_nothing_from_run_to_run(cheat: Cheats, tmp_pa
         ran = cheat.train("learns_across_runs_through_cache", compiled=compiled, compile_cpu_seconds=60)
         assert lines(ran.printed, "found") == ["found nothing"]
     assert list(compiled.rglob("*")) == []
+
+
+def test_the_shards_are_read_before_the_clock_starts(
+    sequential_toy: Toy, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks: list[bytes] = []
+    read = os.pread
+    monkeypatch.setattr(serve.os, "pread", lambda *place: blocks.append(read(*place)) or blocks[-1])
+    with ExitStack() as stack:
+        serve.open_training(stack, sequential_toy.task, sequential_toy.data_dir / "toy")
+        assert sum(map(len, blocks)) > 2 * 50_001
+        copies = serve.open_training(stack, toy.task, toy.data_dir / "toy")  # handed out as copies in memory
+        assert all(str(Path(f"/proc/self/fd/{copy.descriptor}").readlink()).startswith("/memfd:") for copy in copies)
 
 
 # Under the clock

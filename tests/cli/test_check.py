@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from harness.checks.cheats import kinds
 from harness.checks.rules import RULES
 from harness.cli.main import app
 from tests.conftest import Toy
@@ -57,11 +59,18 @@ def test_a_hostile_message_cannot_steer_the_terminal(toy: Toy, tmp_path: Path) -
     assert "\x1b" not in done.stdout
 
 
-def test_explain_prints_every_rule_in_80_columns() -> None:
-    done = CliRunner().invoke(app, ["check", "--explain"])
+@pytest.mark.parametrize("width", [80, 120])
+def test_explain_prints_every_rule_and_every_cheat_whole(width: int) -> None:
+    done = CliRunner().invoke(app, ["check", "--explain"], env={"COLUMNS": str(width)})
     assert done.exit_code == 0
-    assert all(f"\n{rule.id} " in done.stdout for rule in RULES)
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    lines = done.stdout.splitlines()
+    assert width - 10 < max(map(len, lines)) <= width
+    assert all(any(line.startswith(f"{rule.id} ") for line in lines) for rule in RULES)
+    assert all(any(line.startswith(f"{kind.id} ") and line.endswith(kind.status) for line in lines) for kind in kinds())
+    text = " ".join(done.stdout.split())
+    for kind in kinds():
+        for part in (kind.what, kind.defence.replace("`", ""), ", ".join(kind.shown_by)):
+            assert part.replace(" ", "") in text.replace(" ", "")
 
 
 def test_without_a_submission_it_is_a_usage_error() -> None:
