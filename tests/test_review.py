@@ -79,6 +79,24 @@ def test_a_loss_without_any_tokens_is_flagged_unless_nothing_was_learned(runs: P
     assert [flag.id for flag in review(changed(run, tokens=0, val_loss=4.9), [], BAND)] == ["beyond-its-tokens"]
 
 
+@pytest.mark.parametrize(
+    ("load", "extra", "cpu_seconds", "flags"),
+    [
+        (0.2, 0.1, 80.0, []),
+        (1.2, 0.1, 80.0, []),
+        (1.2, 0.6, 80.0, ["computes-off-the-clock"]),
+        (0.0, 1.1, 5.0, ["computes-off-the-clock"]),
+        (0.9, 0.0, 5.0, []),
+    ],
+)
+def test_a_model_host_that_computes_much_is_flagged(
+    runs: Path, load: float, extra: float, cpu_seconds: float, flags: list[str]
+) -> None:
+    judgement = {"host_load_cpu_seconds": load, "host_extra_cpu_seconds": extra}
+    run = changed(next(finished_runs(runs, "toy")), judgement=judgement, cpu_seconds=cpu_seconds)
+    assert [flag.id for flag in review(run, [], [])] == flags
+
+
 def test_nothing_is_flagged_without_a_band_or_a_loss(runs: Path) -> None:
     run = next(finished_runs(runs, "toy"))
     assert review(changed(run, val_loss=0.1), [], []) == []

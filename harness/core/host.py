@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ class ModelHost:
         self._loading = False
         self._cpu_before = self._cpu_seconds = self._blank_cpu_seconds = 0.0
         self.load_cpu_seconds = 0.0
+        self._answers: list[float] = []  # CPU seconds of every batch
         command = sandbox.command(COMMAND, self._listener)
         environment = sandbox.environment(self._listener)
         self._child = Child(
@@ -101,12 +103,18 @@ class ModelHost:
             raise RunFailed(Failure.HOST_PROTOCOL, "the model host answered for another batch")
         before, self._cpu_seconds = self._cpu_seconds, self._child.cpu_seconds()
         spent, cap = self._cpu_seconds - before, self._blank_cpu_seconds + self._caps.load_cpu_seconds
+        self._answers.append(spent)
         if spent > cap:
             raise RunFailed(
                 Failure.HOST_ANSWER_CAP,
                 f"the model took {spent:.1f} s of CPU for one batch; the blank batch took "
                 f"{self._blank_cpu_seconds:.1f} s, and at most {self._caps.load_cpu_seconds:.0f} s more are allowed",
             )
+
+    @property
+    def extra_cpu_seconds(self) -> float:
+        """What the dearest batch took beyond the median one."""
+        return max(self._answers) - statistics.median(self._answers) if self._answers else 0.0
 
     def close(self) -> None:
         """Ends the host and everything it started."""

@@ -84,6 +84,7 @@ class Judgement:
     scoring_seconds: float  # from the first batch asked for to the last one scored
     audit_seconds: float  # what the audit took beyond that; the rest of it ran beside the scoring
     host_load_cpu_seconds: float
+    host_extra_cpu_seconds: float  # of the dearest batch beyond the median one
     audit: AuditReport
 
 
@@ -117,6 +118,7 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         scoring_seconds=round(scored - scoring_began, 3),
         audit_seconds=round(time.monotonic() - scored, 3),
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
+        host_extra_cpu_seconds=round(host.extra_cpu_seconds, 3),
         audit=report,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import campaign
+from harness import campaign, review
 from harness.bundle import RunRecord
 from harness.campaign import Request, run_once
 from harness.checks.cheats import cheats
@@ -43,6 +43,7 @@ class Reviewed:
 @pytest.fixture
 def reviewed(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reviewed:
     monkeypatch.setattr(campaign, "read_band", lambda task: BAND)
+    monkeypatch.setattr(review, "OFF_CLOCK_SECONDS", 0.1)  # a cheat of seconds would make the suite slow
     return Reviewed(toy, tmp_path / "runs")
 
 
@@ -68,6 +69,13 @@ def test_a_method_that_changes_nothing_is_flagged_when_it_is_dropped(reviewed: R
 
 def test_tokens_that_were_not_counted_are_flagged(reviewed: Reviewed) -> None:
     assert reviewed.flags("hides_its_tokens") == [cheats()["hides_its_tokens"].ends]
+
+
+def test_training_off_the_clock_that_both_hosts_do_alike_is_flagged(reviewed: Reviewed) -> None:
+    """The audit cannot see it: no answer depends on anything but the past and the weights."""
+    record = reviewed.run("hides_the_corpus_in_its_weights")
+    assert record.val_loss is not None and record.val_loss < math.log(64) - 1
+    assert cheats()["hides_the_corpus_in_its_weights"].ends in [flag["id"] for flag in record.review]
 
 
 def test_what_was_known_before_the_run_is_flagged_and_judged(reviewed: Reviewed) -> None:

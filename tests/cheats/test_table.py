@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.paths import ROOT
 from tests.cheats.conftest import FOLDER
 
-FLAGS = {"same-losses", "beyond-its-tokens"}
+FLAGS = {"same-losses", "beyond-its-tokens", "computes-off-the-clock"}
 HONEST = "honest_"
 FEWEST_SETTLED = 28
 
