@@ -90,7 +90,8 @@ def print_cheats() -> None:
         _block("  ", kind.what, width)
         _block("  ", f"defence: {kind.defence.replace('`', '')}", width)
         if kind.shown_by:
-            _block("  shown by: ", ", ".join(kind.shown_by), width)
+            shown = ", ".join(kind.shown_by).replace("::", ": ")  # a test's path and name may stand on two lines
+            _block("  shown by: ", shown, width)
 
 
 def _page_width() -> int:
