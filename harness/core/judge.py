@@ -39,6 +39,7 @@ from harness.core.sandbox import Sandbox
 from harness.core.scoring import SLOTS, Windows, nats, score
 from harness.core.slots import Slots, slot_bytes
 from harness.core.task import Task, load_task
+from harness.core.weights import private_copy
 from harness.errors import UserError
 from harness.paths import PACKAGE
 
@@ -147,7 +148,11 @@ def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
 def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:
     """Builds and loads the model, and shares as many slots with its host."""
     host.build()
-    columns = host.load(job.weights, job.batch, job.length)
+    weights = private_copy(job.weights)
+    try:
+        columns = host.load(weights, job.batch, job.length)
+    finally:
+        os.close(weights)
     vocabulary = task.tokenizer.vocab_size
     if not vocabulary <= columns <= MAX_COLUMN_FACTOR * vocabulary:
         raise RunFailed(

@@ -65,6 +65,10 @@ def test_what_one_host_tells_the_other_by_locks_does_not_arrive(cheat: Cheats) -
     assert "reads ahead in the row" in cheat.run("tells_its_shadow_through_file_locks").outcome.message
 
 
+def test_a_note_on_the_weights_does_not_arrive_at_the_other_host(cheat: Cheats) -> None:
+    assert "reads ahead in the row" in cheat.run("tells_its_shadow_through_the_weights").outcome.message
+
+
 def test_another_alphabet_is_not_scored(cheat: Cheats) -> None:
     assert "the logits have 32 columns" in cheat.run("answers_on_a_smaller_alphabet").outcome.message
 

@@ -182,6 +182,14 @@ def test_the_model_host_has_no_network_at_all(ruled: Box) -> None:
 
 
 @needs_filter
+def test_a_model_host_leaves_no_mark_on_a_device_that_others_see(ruled: Box) -> None:
+    before = Path("/dev/null").stat()
+    assert ruled("tried(lambda: os.utime('/dev/null', ns=(1, 1)))", role="host") == "worked"
+    after = Path("/dev/null").stat()
+    assert (after.st_atime_ns > 1, after.st_mtime_ns > 1, after.st_mode) == (True, True, before.st_mode)
+
+
+@needs_filter
 def test_no_lock_of_a_model_host_is_seen_by_another(ruled: Box) -> None:
     """A lock on what all hosts can read would carry, from one to the other, what the audit keeps from them."""
     shared = str(PACKAGE / "errors.py")

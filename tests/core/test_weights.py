@@ -92,3 +92,17 @@ def test_any_json_is_a_spec_or_a_named_error(table: object) -> None:
         TensorSpec.from_json(table)
     except WeightsError:
         pass
+
+
+def test_a_private_copy_has_the_content_and_no_notes() -> None:
+    file = export(Tied())
+    os.setxattr(file.descriptor, "user.note", b"what was seen")
+    os.lseek(file.descriptor, 17, os.SEEK_SET)
+    copy = weights.private_copy(file.descriptor)
+    assert os.pread(copy, file.size + 1, 0) == os.pread(file.descriptor, file.size, 0)
+    assert os.listxattr(copy) == []
+    assert os.fstat(copy).st_ino != os.fstat(file.descriptor).st_ino
+    with pytest.raises(PermissionError):
+        os.pwrite(copy, b"late", 0)
+    os.setxattr(copy, "user.note", b"of the other")
+    assert os.getxattr(file.descriptor, "user.note") == b"what was seen"
