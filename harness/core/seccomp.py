@@ -94,7 +94,7 @@ def available() -> bool:
 def assemble(machine: str, families: tuple[int, ...], streams_only: bool, alone: bool = False) -> list[Instruction]:
     """The filter for `x86_64` or `aarch64`. Sockets may be of `families`; `streams_only` leaves the internet TCP.
 
-    `alone` takes away what tells a process about others by way of a file; locks and marks on files only seem to be made.
+    `alone` takes away what tells a process about others by way of a file: locks and marks on files only seem to work.
     """
     column = list(AUDIT_ARCHITECTURE).index(machine)
     program: list[Instruction] = [
