@@ -45,7 +45,8 @@ def test_nothing_outside_answers(cheat: Cheats) -> None:
 
 
 def test_the_referee_tells_no_loss_while_a_run_goes_on(cheat: Cheats) -> None:
-    assert "was told" not in cheat.train("asks_for_its_validation_loss").printed
+    printed = cheat.train("asks_for_its_validation_loss").printed
+    assert lines(printed, "was told") in ([], ["was told None"])  # the referee only closes the channel
 
 
 def test_an_ordered_stream_is_taken_in_its_order(sequential_toy: Toy, cheat: Cheats) -> None:
