@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness.bundle import RunRecord, finished_runs, log_text, write_bundle
 from harness.core.data.prepare import require_prepared
@@ -19,7 +20,7 @@ from harness.core.plan import Event, Outcome, Plan
 from harness.core.protocol import plain_text
 from harness.core.referee import Referee
 from harness.core.sandbox import probe
-from harness.core.task import HardwareClass
+from harness.core.task import HardwareClass, Task
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
 from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
@@ -46,6 +47,7 @@ class Request:
     dropped: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     judge_holdout: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the journal's first line of the run
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     if not 0 <= seed < SEED_LIMIT:
         raise UserError(f"--seed {seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
     started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{_plain_name(submission.name)}-{secrets.token_hex(3)}"
+    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{plain_name(submission.name)}-{secrets.token_hex(3)}"
     with RunFolder(request.runs_dir, run_id) as run_folder:
         folder = run_folder.path
         submission.snapshot(folder / "source")
@@ -90,8 +92,8 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
             rung=probe().rung, judge_holdout=request.judge_holdout,
             compiled=_compiled_folder(request, methods, hparams),
         )  # fmt: skip
-        hardware = request.hardware.name
-        run_folder.start(task=task.name, submission=submission.digest, seed=seed, hardware_class=hardware)
+        facts = {"task": task.name, "submission": submission.digest, "hardware_class": request.hardware.name}
+        run_folder.start(seed=seed, **facts, **request.facts)
         referee = Referee(plan, on_event)
         swapped_before = total_swapped_bytes()
         outcome = referee.run()
@@ -105,7 +107,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     return Finished(record, folder, referee.log.rows)
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """A folder's name as part of a run id, which stands in paths, on terminals and in pages."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "submission"
 
@@ -183,7 +185,7 @@ def _record(
         digests={
             "core": core,
             "task": task.digest,
-            "data": _digest("".join(shard.sha256 for shard in task.shards)),
+            "data": data_digest(task),
             "submission": submission.digest,
             "environment": _digest(repr(sorted(packages.items()))),
             "machine": machine.digest,
@@ -200,6 +202,11 @@ def _record(
         commit=_commit(),
         warnings=[asdict(warning) for warning in warnings],
     )
+
+
+def data_digest(task: Task) -> str:
+    """sha256 over those of the task's shards, in their order."""
+    return _digest("".join(shard.sha256 for shard in task.shards))
 
 
 def _packages() -> dict[str, str]:

@@ -20,24 +20,34 @@ def held(path: Path, holder: str, what: str, remedy: str) -> Iterator[None]:
     """Holds the lock file `path`, in which `holder` is written; raises UserError at once when another process has it.
 
     `what` begins that message. A lock of our own and not filelock's, which empties the file on every try: here the
-    holder's name stays readable.
+    holder's name stays readable. The file of another user can be locked, too, but not written.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        what = "a link, not a lock" if error.errno == errno.ELOOP else error.strerror
-        raise UserError(f"{path}: {what}", "remove the file, if no race of another user runs on this machine") from None
+    descriptor, writable = _open(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             named = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace").strip() or "unknown"
             raise UserError(f"{what}: {named}", remedy) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}, {holder}\n".encode(), 0)
+        if writable:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()}, {holder}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The lock file, and whether it can be written. Raises UserError."""
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        try:
+            return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o644), True
+        except PermissionError:
+            return os.open(path, flags | os.O_RDONLY), False
+    except OSError as error:
+        found = "a link, not a lock" if error.errno == errno.ELOOP else error.strerror
+        raise UserError(f"{path}: {found}", "remove the file, if no campaign of another user runs here") from None
 
 
 @contextmanager

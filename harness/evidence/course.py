@@ -1,38 +1,27 @@
-"""What a campaign is on paper: a plan with every run and its seed in order, lines of what was run, and what is next.
+"""What was run and what is next. Pure: the state of a campaign is a function of its plan and its lines.
 
-Pure: the state of a campaign is a function of its plan and its lines, so that stopping anywhere and going on changes
-nothing, and so that anybody can check that the lines follow the plan. Files and processes: campaign_folder.py.
+So stopping anywhere and going on changes nothing, and anybody can check that the lines follow the plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from functools import cached_property
-from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from harness.core.failures import Failure
 from harness.core.referee import CPU_RESOLUTION
-from harness.core.task import TASK_NAME, HardwareClass, Strict, hardware_class
-from harness.errors import UserError
+from harness.core.task import Strict
+from harness.evidence.plans import MOST_SECONDS, ArmName, CampaignPlan, Digest, Text
 from harness.machine_warnings import BUSY_WALL_OVER_CPU
-from harness.submission import Value
 
-SCHEMA_VERSION: Literal[1] = 1
-ATTEMPTS = 3  # how often a disturbed block is run in all; the last time counts
-MAX_SCHEDULE = 1000
-ID = r"^[0-9]{8}T[0-9]{6}-[a-z]+-[0-9a-f]{6}$"
+REPEATS = 3  # how often a disturbed block is repeated; the last time counts
 
 JUDGED = "JUDGED"
 KILLED = "killed"  # the journal has its start and no end
 HARNESS_ERROR = "harness-error"
-
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ArmName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.]{0,31}$")]
-Text = Annotated[str, StringConstraints(max_length=4000)]
 
 
 class Ending(StrEnum):
@@ -75,83 +64,6 @@ ENDINGS: dict[str, Ending] = {
 }
 
 
-class Arm(Strict):
-    """One side of a campaign: a submission with methods dropped and hyperparameters set, as they were at the start."""
-
-    word: Text  # as it was typed
-    submission: Text  # the folder's name
-    title: Text
-    digest: Digest
-    dropped: list[Text]
-    settings: list[Text]
-    methods: dict[str, bool]
-    hparams: dict[str, Value]
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        """What makes two arms the same, wherever they lie and whatever they are called."""
-        return self.digest, sorted(self.methods.items()), sorted(self.hparams.items())
-
-
-class ScheduledRun(Strict):
-    """A run to come. The runs of a block (a pair of a race) stand side by side and are repeated together."""
-
-    block: int = Field(ge=0)
-    arm: ArmName
-    seed: int = Field(ge=0, lt=2**31)
-
-
-class CampaignPlan(Strict):
-    """plan.json: everything that is fixed before the first run. Digests are sha256."""
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    kind: str
-    id: str = Field(pattern=ID)
-    started: Text  # UTC, ISO 8601
-    task: str = Field(pattern=TASK_NAME)
-    task_source: Text  # the name of a task of the harness, or the path of another task file
-    task_digest: Digest
-    data_digest: Digest
-    core_digest: Digest
-    hardware_class: str
-    machine: Text
-    machine_digest: Digest
-    arms: dict[ArmName, Arm]
-    schedule: list[ScheduledRun] = Field(min_length=1, max_length=MAX_SCHEDULE)
-
-    @field_validator("hardware_class")
-    @classmethod
-    def _is_a_class(cls, name: str) -> str:
-        try:
-            hardware_class(name)
-        except UserError as error:
-            raise ValueError(error.message) from None
-        return name
-
-    @model_validator(mode="after")
-    def _blocks_are_whole(self) -> CampaignPlan:
-        numbers = [run.block for run in self.schedule]
-        if numbers != sorted(numbers) or sorted(set(numbers)) != list(range(numbers[-1] + 1)):
-            raise ValueError("schedule: blocks must be numbered 0, 1, 2 ... in order")
-        if len({(run.block, run.arm) for run in self.schedule}) < len(self.schedule):
-            raise ValueError("schedule: an arm stands twice in a block")
-        if not {run.arm for run in self.schedule} <= self.arms.keys():
-            raise ValueError("schedule: names an arm that is not in arms")
-        return self
-
-    @property
-    def hardware(self) -> HardwareClass:
-        return hardware_class(self.hardware_class)
-
-    @cached_property
-    def blocks(self) -> list[list[ScheduledRun]]:
-        """The scheduled runs block by block."""
-        blocks: list[list[ScheduledRun]] = [[] for _ in range(self.schedule[-1].block + 1)]
-        for run in self.schedule:
-            blocks[run.block].append(run)
-        return blocks
-
-
 @dataclass(frozen=True)
 class Slot:
     """The next run of a campaign: `number` counts lines from 0, `attempt` the times its block is run, from 1."""
@@ -169,16 +81,16 @@ class RunLine(Strict):
     number: int = Field(ge=0)
     block: int = Field(ge=0)
     arm: ArmName
-    attempt: int = Field(ge=1, le=ATTEMPTS)
+    attempt: int = Field(ge=1, le=REPEATS + 1)
     seed: int
     run_id: Text
     started: Text | None  # UTC, ISO 8601
     status: str  # JUDGED, a reason of failure, killed, or harness-error
     message: Text
     val_loss: float | None = Field(allow_inf_nan=False)
-    seconds: float | None = Field(gt=0, lt=1e9)
-    cpu_seconds: float | None = Field(ge=0, lt=1e9)
-    total_seconds: float | None = Field(ge=0, lt=1e9)  # from launch to the end of judging
+    seconds: float | None = Field(gt=0, lt=MOST_SECONDS)
+    cpu_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)
+    total_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)  # from launch to the end of judging
     tokens: int | None = Field(ge=0)
     tokens_counted_by: Text | None
     trust: Text | None
@@ -227,26 +139,25 @@ class Course:
 
 
 def follow(plan: CampaignPlan, lines: Sequence[RunLine]) -> Course:
-    """Goes through the lines in the order of the plan. Raises ValueError at a line that the plan does not ask for.
+    """Goes through the lines in the order of the plan. Raises ValueError that names line and field where one is not.
 
     A run that ended by no fault of its own is repeated at once, with its seed. A block in which wall-clock time is
-    more than 1.03 times CPU time in a run is repeated as a whole, with its seeds, up to three times in all; the last
-    one counts. That looks at no loss and no ratio, and the same seeds give the same losses, so it chooses nothing.
+    more than 1.03 times CPU time in a run is repeated as a whole, with its seeds, at most three times; the last time
+    counts. That looks at no loss and no ratio, and the same seeds give the same losses, so it chooses nothing.
     """
     cores = plan.hardware.cores if plan.hardware.device == "cpu" else 0
     blocks: list[Block] = []
     counted: dict[str, RunLine] = {}
     attempt = 1
     for number, line in enumerate(lines):
-        if line.slot != _slot(plan, number, len(blocks), counted, attempt):
-            raise ValueError(f"run {number + 1} ({line.run_id}) is not the one that the plan asks for at this place")
+        _require(number, line.slot, _slot(plan, number, len(blocks), counted, attempt))
         if line.ending is Ending.REPEAT:
             continue
         counted[line.arm] = line
         if len(counted) < len(plan.blocks[len(blocks)]):
             continue
         disturbed = is_disturbed(list(counted.values()), cores)
-        if disturbed and attempt < ATTEMPTS:
+        if disturbed and attempt <= REPEATS:
             attempt += 1
         else:
             blocks.append(Block(counted, attempt, disturbed))
@@ -255,13 +166,20 @@ def follow(plan: CampaignPlan, lines: Sequence[RunLine]) -> Course:
     return Course(blocks, counted, _slot(plan, len(lines), len(blocks), counted, attempt))
 
 
-def _slot(
-    plan: CampaignPlan, number: int, block: int, counted: Mapping[str, RunLine], attempt: int
-) -> Slot | None:  # fmt: skip
+def _slot(plan: CampaignPlan, number: int, block: int, counted: Mapping[str, RunLine], attempt: int) -> Slot | None:
     if block == len(plan.blocks):
         return None
     run = plan.blocks[block][len(counted)]
     return Slot(number, block, run.arm, attempt, run.seed)
+
+
+def _require(number: int, found: Slot, due: Slot | None) -> None:
+    if due is None:
+        raise ValueError(f"line {number + 1}: the plan asks for no further run")
+    for field in fields(Slot):
+        has, asked = getattr(found, field.name), getattr(due, field.name)
+        if has != asked:
+            raise ValueError(f"line {number + 1}: {field.name}: {has!r} where the plan asks for {asked!r}")
 
 
 def is_disturbed(lines: Sequence[RunLine], cores: int) -> bool:
