@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.campaign import Request, run_once
-from harness.cli.summary import REFERENCE_FILE, Reference, read_references
 from harness.core.task import hardware_class
 from harness.paths import BASELINES, DATA, RUNS
+from harness.references import REFERENCE_FILE, Reference, load_references
 from harness.submission import load_submission
 
 BASELINE = BASELINES / "adamw" / "gcide"
@@ -24,7 +24,7 @@ BASELINE = BASELINES / "adamw" / "gcide"
 
 def keep_present_source(path: Path, digest: str) -> None:
     """Drops the lines of another source."""
-    kept = [reference for reference in read_references(BASELINE) if reference.submission_digest == digest]
+    kept = [reference for reference in load_references(BASELINE) if reference.submission_digest == digest]
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(asdict(reference)) + "\n" for reference in kept))
 

@@ -44,6 +44,7 @@ class Request:
     data_dir: Path
     runs_dir: Path
     seed: int | None = None
+    planned: bool = False  # the seed was drawn when a campaign was planned, before its first run
     dropped: list[str] = field(default_factory=list)
     settings: list[str] = field(default_factory=list)
     judge_holdout: bool = False
@@ -158,7 +159,7 @@ def _record(
         submission=plain_text(submission.name, 255),
         title=submission.manifest.title,
         seed=plan.seed,
-        seed_drawn=request.seed is None,
+        seed_drawn=request.seed is None or request.planned,
         methods=dict(plan.methods),
         hparams=dict(plan.hparams),
         consulted=outcome.consulted,

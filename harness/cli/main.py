@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from harness.cli import board, budget, check, data, doctor, journal, new, output, run, tune
+from harness.cli import board, budget, calibrate, check, data, doctor, journal, new, output, race, resume, run, tune
 from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
@@ -35,6 +35,9 @@ app.command()(tune.tune)
 app.command()(budget.budget)
 app.command()(new.new)
 app.command()(check.check)
+app.command()(race.race)
+app.command()(resume.resume)
+app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)
 app.command()(board.board)
 app.add_typer(data.app, name="data")

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what the words SUB and `baseline` stand for."""
+"""Options that several verbs share, and what the word SUB stands for."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import UserError
-from harness.paths import BASELINES, DATA, RUNS, SUBMISSIONS
+from harness.paths import DATA, RECORDS, RUNS
 
 DEFAULT_TASK = "gcide"
 DEFAULT_CLASS = "cpu-1thread"
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of the prepared data.")]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Folder of runs and of the journal.")]
+RecordsDir = Annotated[Path, typer.Option("--records-dir", help="Folder of records and calibrations.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 HardwareName = Annotated[str, typer.Option("--class", help="Hardware class: cpu-1thread, 2xcpu-1thread, 1xH200, ...")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Set a declared hyperparameter: NAME=VALUE.")]
@@ -22,16 +22,12 @@ Drop = Annotated[list[str] | None, typer.Option("--drop", help="Turn a declared 
 
 DATA_DIR = DATA
 RUNS_DIR = RUNS
+RECORDS_DIR = RECORDS
 
 
-def submission_folder(word: str) -> Path:
-    """The folder that SUB names: a path, a name under submissions/, or `baseline`. Raises UserError."""
-    if word == "baseline":
-        return BASELINES / "adamw" / DEFAULT_TASK
-    for folder in (Path(word), SUBMISSIONS / word):
-        if (folder / "submission.toml").is_file():
-            return folder
-    raise UserError(
-        f"{word}: no such submission (no submission.toml in it, nor in submissions/{word})",
-        "give a folder, a name under submissions/, or the word baseline",
-    )
+def submission_folder(word: str, task: str = DEFAULT_TASK, hardware: str = DEFAULT_CLASS) -> Path:
+    """The folder that SUB names: a path, a name under submissions/, `baseline`, `best`, or a record. UserError."""
+    from harness.evidence.arms import Where
+    from harness.evidence.arms import submission_folder as named_folder
+
+    return named_folder(word, Where(task, hardware))

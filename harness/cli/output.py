@@ -81,6 +81,11 @@ def show_traceback(kind: type[BaseException], raised: BaseException | None, trac
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A table; columns whose cells are all numbers are aligned to the right, long cells are cut."""
+    console.print(drawn_table(columns, rows, title))
+
+
+def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """What `table` prints, for a display that is redrawn."""
     cells = [[_cell(cell) for cell in row] for row in rows]
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
@@ -88,7 +93,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for texts in cells:
         drawn.add_row(*(Text(text) for text in texts))
-    console.print(drawn)
+    return drawn
 
 
 def as_json(value: Any) -> None:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.live import Live
 from rich.text import Text
@@ -32,7 +33,7 @@ class Progress:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._drawn:
             self._live.start()
         self._thread.start()

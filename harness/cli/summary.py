@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Any
 
 from harness.bundle import RunRecord
 from harness.campaign import Finished
 from harness.cli import output
-from harness.core.files import read_file
-from harness.errors import UserError, describe_validation
-
-MAX_REFERENCES_BYTES = 1 << 20
-REFERENCE_FILE = Path("tuning") / "reference_runs.jsonl"
-
-
-Number = Annotated[float, Field(gt=0, lt=1e9)]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One reference run kept in the repository."""
-
-    val_loss: Number
-    seconds: Number
-    cpu_seconds: float
-    tokens: int
-    seed: int
-    run_id: str
-    machine: str
-    machine_digest: str
-    submission_digest: str
-
-
-_REFERENCE = TypeAdapter(Reference)
+from harness.errors import UserError
+from harness.references import Reference, load_references
 
 
 def read_references(folder: Path) -> list[Reference]:
-    """The reference runs of a baseline folder; empty where it has none."""
-    path = folder / REFERENCE_FILE
-    if not path.exists():
-        return []
+    """The reference runs of a baseline folder; empty, with a warning, where they cannot be read."""
     try:
-        content = read_file(path, MAX_REFERENCES_BYTES, "")
-        return [_REFERENCE.validate_json(line, strict=True) for line in content.splitlines()]
-    except ValidationError as error:
-        output.warn(f"warning: {describe_validation(error, path, '').message}; the reference runs are left out")
+        return load_references(folder)
     except UserError as error:
         output.warn(f"warning: {error.message}; the reference runs are left out")
-    return []
+        return []
 
 
 def summary(finished: Finished) -> dict[str, Any]:

@@ -8,10 +8,10 @@ its line, and no started run can be left out of the count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -123,9 +123,9 @@ def absorb(campaign: Campaign[Any], journal: Journal) -> list[RunLine]:
 
     Only called while no run of the campaign is under way: a start without an end is a run whose referee was killed.
     """
-    entries = [entry for entry in journal.entries() if entry.event == "start"]
-    own = [e for e in entries if e.facts.get("campaign") == campaign.plan.id and e.facts.get("number", -1) >= 0]
-    ends = {entry.run: entry for entry in journal.entries() if entry.event == "end"} if own else {}
+    entries = journal.entries()
+    own = [entry for entry in entries if entry.event == "start" and entry.facts.get("campaign") == campaign.plan.id]
+    ends = {entry.run: entry for entry in entries if entry.event == "end"}
     added = []
     for start in own:
         if start.facts["number"] < len(campaign.lines):
@@ -143,7 +143,7 @@ def _request(campaign: Campaign[Any], slot: Slot, places: Places) -> Request:
     arm = campaign.plan.arms[slot.arm]
     return Request(
         submission=campaign.submissions[slot.arm], hardware=campaign.plan.hardware, data_dir=places.data,
-        runs_dir=places.runs, seed=slot.seed, dropped=arm.dropped, settings=arm.settings,
+        runs_dir=places.runs, seed=slot.seed, planned=True, dropped=arm.dropped, settings=arm.settings,
         facts={"campaign": campaign.plan.id, "number": slot.number, "arm": slot.arm},
     )  # fmt: skip
 
@@ -191,8 +191,3 @@ def _require_same_conditions(campaign: Campaign[Any]) -> None:
         raise UserError(f"{campaign.folder}: harness/core is no longer what it was when the plan was made", start_new)
     if data_digest(campaign.task) != plan.data_digest:
         raise UserError(f"{campaign.folder}: the data of {plan.task} is no longer the same", start_new)
-
-
-def draw_order(pairs: int, first: str, second: str) -> Sequence[tuple[str, str]]:
-    """The order of the arms in every pair: A B, B A, A B, ... so that a linear drift of the machine cancels."""
-    return [(first, second) if pair % 2 == 0 else (second, first) for pair in range(pairs)]

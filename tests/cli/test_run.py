@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.cli.progress import describe_row
-from harness.cli.summary import REFERENCE_FILE, read_references
+from harness.cli.summary import read_references
 from harness.errors import UserError
 from harness.paths import BASELINES, ROOT
+from harness.references import REFERENCE_FILE
 from tests.conftest import Toy
 from tests.toy_submission import SCRIPT, write_submission
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness.bundle import MAX_RUN_JSON_BYTES, read_record, read_table
 from harness.cli.board import read_runs
-from harness.cli.summary import REFERENCE_FILE, read_references
+from harness.cli.summary import read_references
 from harness.core import files
 from harness.core.data import shards
 from harness.core.data.prepare import MANIFEST as DATA_MANIFEST
@@ -24,6 +24,7 @@ from harness.core.task import hardware_class, load_task
 from harness.errors import UserError
 from harness.journal import verify
 from harness.paths import PACKAGE
+from harness.references import REFERENCE_FILE
 from harness.submission import load_submission
 from tests.conftest import Toy
 from tests.toy_submission import MANIFEST, write_submission

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from harness.bundle import read_record
 from harness.cli.main import app
 from harness.cli.progress import describe_row
-from harness.cli.summary import REFERENCE_FILE, read_references
+from harness.cli.summary import read_references
 from harness.core import weights
 from harness.core.data.prepare import MANIFEST as DATA_MANIFEST
 from harness.core.data.prepare import problems
@@ -30,6 +30,7 @@ from harness.core.task import load_task
 from harness.core.weights import TensorSpec, WeightsError, WeightsFile
 from harness.journal import Journal, verify
 from harness.paths import BASELINES
+from harness.references import REFERENCE_FILE
 from harness.submission import load_submission
 from tests.conftest import Toy
 from tests.fuzz.strategies import allowed, as_json, as_toml, retold, search, sizes, values, wounded

@@ -1,0 +1,202 @@
+"""What `race`, `calibrate` and `resume` share: going on with a campaign of any kind, and what it says at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from harness.campaign import run_once
+from harness.cli import output
+from harness.cli.campaign_view import (
+    PAIR_COLUMNS,
+    CalibrationView,
+    CampaignProgress,
+    RaceView,
+    duration,
+    interval,
+    pair_rows,
+)
+from harness.errors import UserError
+from harness.evidence.arms import Where
+from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
+from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, RaceCampaign
+from harness.evidence.race import RaceVerdict, keep_verdict, report, settled_after, time_left
+from harness.evidence.series import Interrupted, Places, carry_on
+from harness.statistics import Verdict
+
+FOLDER = "campaigns"  # under the runs folder
+INTERRUPTED = 130
+STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWER: "bold yellow"}
+
+
+def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
+    """The folder of a campaign: by path or id, or the latest one that is not finished. Raises UserError."""
+    known = sorted(
+        [*(runs_dir / FOLDER).glob(f"*/{PLAN}"), *records_dir.glob(f"*/*/attempts/*/{PLAN}")],
+        key=lambda path: path.parent.name,
+    )
+    folders = [path.parent for path in known]
+    if word is not None:
+        named = [folder for folder in [Path(word), *folders] if word in (str(folder), folder.name)]
+        for folder in named:
+            if (folder / PLAN).is_file():
+                return folder
+        ids = ", ".join(folder.name for folder in folders[-5:]) or "none"
+        raise UserError(f"{word}: no such campaign (no {PLAN} in it)", f"the latest campaigns: {ids}")
+    waiting = [folder for folder in folders if not any((folder / name).exists() for name in (VERDICT, CALIBRATION))]
+    if not waiting:
+        raise UserError(f"{runs_dir / FOLDER}: no unfinished campaign", "start one: speedrun race A B")
+    return waiting[-1]
+
+
+def go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0) -> RaceVerdict | None:
+    """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C."""
+    if isinstance(campaign.plan, RaceCampaign):
+        if not silent:
+            _announce(campaign)
+        settled, view = settled_after(campaign.plan, pairs), RaceView
+    else:
+        settled, view = (lambda course: False), CalibrationView  # type: ignore[assignment]
+    try:
+        with CampaignProgress(silent) as progress:
+            carry_on(campaign, places, lambda request: run_once(request, progress), settled, view(progress, campaign))
+    except (Interrupted, KeyboardInterrupt):
+        _interrupted(campaign, silent)
+        raise typer.Exit(INTERRUPTED) from None
+    if isinstance(campaign.plan, RaceCampaign):
+        return _end_race(campaign, silent)
+    _end_calibration(campaign, where, silent)
+    return None
+
+
+def describe_calibration(calibration: Calibration) -> str:
+    """The calibration behind a verdict, in a line."""
+    slope = calibration.slope
+    kind = f"provisional, from {calibration.source}" if calibration.provisional else calibration.source
+    return (
+        f"loss sd {calibration.loss_spread:.4f} nats, clock {100 * calibration.clock_variation:.2f}%, "
+        f"s {slope.nats_per_efold:.4f} ± {slope.standard_error:.4f} nats per e-fold of budget; "
+        f"{calibration.runs} runs ({kind})"
+    )
+
+
+def describe_resolution(found: Resolution) -> list[str]:
+    """What a race can find here, and a warning where that is too little."""
+    percent = f"{100 * found.effect:.3g}%"
+    lines = [f"to resolve {percent} here takes about {found.pairs:,} pairs, {duration(found.seconds)}"]
+    if found.too_noisy:
+        lines.append(
+            f"too noisy for that: {found.maximum} pairs resolve {100 * found.least_effect:.1f}% or more "
+            "(chance of 90%, beyond the least gain of a record)"
+        )
+    return lines
+
+
+def _announce(campaign: Campaign[RaceCampaign]) -> None:
+    plan, done = campaign.plan, len(campaign.course.blocks)
+    candidate, reference = plan.arms[CANDIDATE], plan.arms[REFERENCE]
+    output.note(f"race: {candidate.label} against {reference.label} ({plan.task}, {plan.hardware_class})")
+    if (candidate.digest, candidate.methods, candidate.hparams) == (
+        reference.digest, reference.methods, reference.hparams,
+    ):  # fmt: skip
+        output.note("both arms are the same: this tries the machine and the statistics")
+    output.note(f"calibration: {describe_calibration(plan.calibration)}")
+    if plan.calibration.machine_digest != plan.machine_digest:
+        output.warn(f"warning: calibrated on another machine ({plan.calibration.machine}): speedrun calibrate")
+    first, *too_noisy = describe_resolution(resolution(plan.calibration, plan.deciding.sequence))
+    output.note(first)
+    for text in too_noisy:
+        output.warn(f"warning: {text}")
+    left = time_left(plan, campaign.lines, done)
+    looks = ", ".join(map(str, plan.deciding.sequence.looks))
+    output.note(f"looks after {looks} pairs; {duration(left.next_look)} to the next, at most {duration(left.maximum)}")
+
+
+def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
+    blocks, total = len(campaign.course.blocks), len(campaign.plan.blocks)
+    if silent:
+        output.as_json({"status": "interrupted", "folder": str(campaign.folder), "done": blocks, "of": total})
+    output.note(f"stopped after {blocks} of {total}; go on with: speedrun resume {campaign.plan.id}")
+
+
+def _end_race(campaign: Campaign[RaceCampaign], silent: bool) -> RaceVerdict:
+    verdict = keep_verdict(campaign)
+    assert verdict is not None, "a race that ended without interruption has a verdict"
+    if silent:
+        output.as_json(report(campaign, verdict))
+    else:
+        print_verdict(campaign, verdict)
+    return verdict
+
+
+def print_verdict(campaign: Campaign[RaceCampaign], verdict: RaceVerdict) -> None:
+    """The end of a race, for a person: ratio at equal loss, why, raw seconds, and what stands behind them."""
+    plan = campaign.plan
+    candidate, reference = plan.arms[CANDIDATE], plan.arms[REFERENCE]
+    output.line()
+    output.table(PAIR_COLUMNS, pair_rows(campaign), title=f"{candidate.label} against {reference.label}")
+    output.line()
+    for label, value in _facts(plan, verdict):
+        output.line(f"{label:<17} {value}")
+    style = STYLE.get(verdict.verdict, "bold red")
+    reason = f": {verdict.reason}" if verdict.reason else ""
+    output.line(f"{'verdict':<17} {verdict.verdict}{reason}", style=style)
+    output.line(f"{'campaign':<17} {campaign.folder}")
+    if verdict.bootstrap_disagrees:
+        output.warn("warning: the bootstrap would not call it faster: a few pairs stand apart; look at the table")
+    if verdict.trust != ["isolated"]:
+        output.warn(f"warning: trust {', '.join(verdict.trust) or 'unknown'}: a record needs isolated runs")
+
+
+def _facts(plan: RaceCampaign, verdict: RaceVerdict) -> list[tuple[str, str]]:
+    facts = []
+    if verdict.equal_loss and verdict.tokens and verdict.speed:
+        facts += [
+            ("equal-loss ratio", f"{interval(verdict.equal_loss)}, 99% limits; above 1 the candidate is faster"),
+            ("why", f"tokens to target {interval(verdict.tokens)} x tokens/s {interval(verdict.speed)}"),
+        ]
+    candidate, reference = verdict.arms[CANDIDATE], verdict.arms[REFERENCE]
+    seconds = f"{output.fixed(candidate.mean_seconds, 2)} against {output.fixed(reference.mean_seconds, 2)}"
+    losses = f"{output.fixed(candidate.mean_loss, 4)} against {output.fixed(reference.mean_loss, 4)}"
+    raw = f", ratio {verdict.raw:.4f} at unequal loss" if verdict.raw is not None else ""
+    facts += [("raw seconds", f"{seconds}{raw}"), ("losses", losses)]
+    provisional = ", provisional" if verdict.target_provisional else ""
+    margin = "" if verdict.margin is None else f", margin {verdict.margin:+.4f}, p {verdict.p_target:.3g}"
+    facts.append(("target", f"{verdict.target:.4f}{provisional}{margin}"))
+    failed = f"; failed runs: {candidate.failed} candidate, {reference.failed} reference"
+    again = f"; {verdict.repeated} runs and {verdict.repeated_pairs} pairs done again, {verdict.disturbed} disturbed"
+    ended = f"stopped: {verdict.stop}, final" if verdict.final else f"stopped: {verdict.stop}, may be continued"
+    facts.append(("pairs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}"))
+    facts.append(("a record needs", f"target reached at p <= 0.01, lower limit above {verdict.minimum_ratio:g}"))
+    facts.append(("calibration", describe_calibration(plan.calibration)))
+    facts.append(("resolution", "; ".join(describe_resolution(resolution(plan.calibration, plan.deciding.sequence)))))
+    return facts
+
+
+def _end_calibration(campaign: Campaign[CalibrationCampaign], where: Where, silent: bool) -> None:
+    found = calibrate(campaign, campaign.course)
+    campaign.finish(CALIBRATION, found.model_dump(mode="json"))
+    path = write_calibration(where, found)
+    can = resolution(found)
+    if silent:
+        output.as_json({"calibration": found.model_dump(mode="json"), "path": str(path), "folder": str(campaign.folder),
+                        "pairs_for_1_percent": can.pairs, "seconds_for_1_percent": can.seconds,
+                        "effect_of_16_pairs": can.least_effect})  # fmt: skip
+        return
+    output.line(f"{found.task}, {found.hardware_class}, on {found.machine}", style="bold")
+    output.line(f"{'runs':<17} {found.runs}")
+    output.line(f"{'loss':<17} standard deviation {found.loss_spread:.5f} nats")
+    output.line(f"{'clock':<17} {100 * found.clock_variation:.2f}% between neighbouring runs")
+    slope = found.slope
+    output.line(f"{'s':<17} {slope.nats_per_efold:.4f} ± {slope.standard_error:.4f} nats per e-fold of budget")
+    if found.curvature_p is not None:
+        output.line(f"{'straightness':<17} p {found.curvature_p:.3g} (below 0.01: s changes within these budgets)")
+    output.line(f"{'a run':<17} {found.run_seconds:.1f} s on the clock, {found.total_seconds:.1f} s in all")
+    first, *too_noisy = describe_resolution(can)
+    output.line(f"{'races':<17} {first}")
+    for text in too_noisy:
+        output.warn(f"warning: {text}")
+    output.line(f"{'kept in':<17} {path}")
