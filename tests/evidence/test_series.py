@@ -1,0 +1,226 @@
+"""Campaigns that are stopped anywhere and go on: no finished run is repeated, none is lost, the verdict is the same."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.bundle import read_record, write_bundle
+from harness.campaign import Request
+from harness.errors import UserError
+from harness.evidence import series
+from harness.evidence.course import Ending
+from harness.evidence.folder import Campaign, read_campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
+from harness.evidence.race import settled_after, verdict_of
+from harness.evidence.series import Interrupted, Places, carry_on
+from harness.journal import Journal
+from harness.statistics import Verdict
+from tests.conftest import Toy
+from tests.evidence.fake import MACHINE, POINTS, Died, FakeRunner, Given, new_race, usual
+
+
+def finish(folder: Path, places: Places, runner: FakeRunner, at_most: int = 60) -> Campaign[RaceCampaign]:
+    """Resumes from the folder alone until the race has a verdict."""
+    for _ in range(at_most):
+        campaign = read_campaign(folder)
+        try:
+            carry_on(campaign, places, runner, settled_after(campaign.plan))
+        except (Died, Interrupted):
+            continue
+        return campaign
+    raise AssertionError("the race does not end")
+
+
+def test_a_race_runs_its_plan_and_stops_at_the_first_look_that_decides(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    runner = FakeRunner()
+    finished = finish(campaign.folder, places, runner)
+    verdict = verdict_of(finished)
+    assert verdict is not None and verdict.verdict is Verdict.RECORD
+    assert verdict.pairs == 4
+    assert [request.facts["arm"] for request in runner.started] == [CANDIDATE, REFERENCE, REFERENCE, CANDIDATE] * 2
+    assert [request.seed for request in runner.started] == [run.seed for run in campaign.plan.schedule[:8]]
+    assert verdict.equal_loss is not None and 1.2 < verdict.equal_loss.ratio < 1.3
+
+
+@given(
+    deaths=st.dictionaries(st.integers(0, 12), st.sampled_from(POINTS), max_size=6),
+    cut=st.none() | st.integers(1, 400),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_dying_anywhere_changes_nothing(toy: Toy, deaths: dict[int, str], cut: int | None) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        campaign, places = new_race(toy, Path(name))
+        undisturbed = FakeRunner()
+        expected = campaign.plan.schedule[:8]
+        runner = FakeRunner(deaths=deaths)
+        finished = finish(campaign.folder, places, runner)
+        if cut is not None:  # the last line was being written when the machine went down
+            runs = campaign.folder / "runs.jsonl"
+            content = runs.read_bytes()
+            last = content[:-1].rfind(b"\n") + 1
+            runs.write_bytes(content[: max(last, len(content) - cut)])
+            finished = finish(campaign.folder, places, runner)
+        counted = [line for line in finished.lines if line.ending is Ending.COUNTS]
+        assert [(line.arm, line.seed) for line in counted] == [(run.arm, run.seed) for run in expected]
+        assert [line.val_loss for line in counted] == [
+            undisturbed.outcome(request).loss for request in _requests(runner, counted)
+        ]
+        started = [entry.run for entry in Journal(places.runs / "journal.jsonl").entries() if entry.event == "start"]
+        assert [line.run_id for line in finished.lines] == started
+        assert max(Counter(runner.judged).values()) == 1
+        assert verdict_of(finished) is not None
+
+
+def _requests(runner: FakeRunner, lines: list) -> list[Request]:
+    by_seed = {request.seed: request for request in runner.started}
+    return [by_seed[line.seed] for line in lines]
+
+
+def test_what_nobody_is_to_blame_for_is_repeated_with_its_seed(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    reasons = iter(["suspended", "interrupted", "judge-crash"])
+    runner = FakeRunner(lambda request: Given(next(reasons, None)) if len(runner.started) < 4 else usual(request))
+    finished = finish(campaign.folder, places, runner)
+    assert [line.status for line in finished.lines[:4]] == ["suspended", "interrupted", "judge-crash", "JUDGED"]
+    assert len({line.seed for line in finished.lines[:4]}) == 1
+    verdict = verdict_of(finished)
+    assert verdict is not None and verdict.repeated == 3
+
+
+def test_an_interrupted_run_stops_the_campaign(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    with pytest.raises(Interrupted):
+        carry_on(campaign, places, FakeRunner(lambda request: Given("interrupted")), settled_after(campaign.plan))
+    assert [line.status for line in read_campaign(campaign.folder).lines] == ["interrupted"]
+
+
+def test_a_run_that_keeps_ending_by_no_fault_of_its_own_needs_a_person(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    with pytest.raises(UserError, match="judge-crash"):
+        carry_on(campaign, places, FakeRunner(lambda request: Given("judge-crash")), settled_after(campaign.plan))
+
+
+def test_a_disturbed_pair_is_repeated_at_most_three_times_and_all_are_kept(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    runner = FakeRunner(
+        lambda request: Given(seconds=20.0, cpu_seconds=19.0) if len(runner.started) <= 8 else usual(request)
+    )
+    finished = finish(campaign.folder, places, runner)
+    assert [line.attempt for line in finished.lines[:10]] == [1, 1, 2, 2, 3, 3, 4, 4, 1, 1]
+    first = finished.course.blocks[0]
+    assert (first.attempts, first.disturbed) == (4, True)
+    assert {line.seed for line in finished.lines[:8:2]} == {campaign.plan.schedule[0].seed}
+
+
+def test_the_last_repetition_counts(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    runner = FakeRunner(
+        lambda request: Given(seconds=20.0, cpu_seconds=19.0) if len(runner.started) <= 2 else usual(request)
+    )
+    finished = finish(campaign.folder, places, runner)
+    first = finished.course.blocks[0]
+    assert (first.attempts, first.disturbed) == (2, False)
+    assert all((line.seconds or 0) < 12 for line in first.runs.values())
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_one_failed_run_is_allowed_and_shown(toy: Toy, tmp_path: Path, failures: int) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    failing = {run.seed for run in campaign.plan.schedule if run.arm == CANDIDATE and run.block < failures}
+    finished = finish(
+        campaign.folder, places, FakeRunner(lambda r: Given("timeout") if r.seed in failing else usual(r))
+    )
+    verdict = verdict_of(finished)
+    assert verdict is not None
+    assert verdict.arms[CANDIDATE].failed == failures
+    assert verdict.verdict is (Verdict.RECORD if failures == 1 else Verdict.MISSES_TARGET)
+
+
+@pytest.mark.parametrize("arm", [CANDIDATE, REFERENCE])
+def test_a_broken_rule_ends_the_race_at_once(toy: Toy, tmp_path: Path, arm: str) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    outcome = FakeRunner(lambda request: Given("audit-failed") if request.facts["arm"] == arm else usual(request))
+    finished = finish(campaign.folder, places, outcome)
+    verdict = verdict_of(finished)
+    assert verdict is not None and verdict.verdict is Verdict.INVALID
+    assert verdict.reason.startswith(f"{arm}: audit-failed")
+    assert len(finished.lines) <= 2
+
+
+def test_a_futile_race_can_be_continued_to_its_next_look(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    runner = FakeRunner(lambda request: usual(Request(**{**vars(request), "facts": {"arm": REFERENCE}})))
+    verdict = verdict_of(finish(campaign.folder, places, runner))
+    assert verdict is not None and verdict.verdict is Verdict.NOT_PROVEN and not verdict.final
+    again = read_campaign(campaign.folder)
+    carry_on(again, places, runner, settled_after(again.plan, verdict.pairs + 1))
+    assert len(again.course.blocks) > verdict.pairs
+    assert len(again.course.blocks) in again.plan.deciding.sequence.looks
+
+
+def test_another_machine_starts_a_new_campaign(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    campaign, places = new_race(toy, tmp_path)
+    monkeypatch.setattr(series, "fingerprint", lambda: replace(MACHINE, cpu="another"))
+    with pytest.raises(UserError, match="another machine") as raised:
+        carry_on(campaign, places, FakeRunner(), settled_after(campaign.plan))
+    assert "start a new one" in raised.value.remedy
+    assert not (places.runs / "journal.jsonl").exists()
+
+
+def test_a_changed_core_starts_a_new_campaign(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    monkeypatch.setattr(series, "core_digest", lambda: "0" * 64)
+    with pytest.raises(UserError, match="harness/core"):
+        carry_on(campaign, places, FakeRunner(), settled_after(campaign.plan))
+
+
+def test_one_process_does_a_campaign_and_one_campaign_is_timed(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    (tmp_path / "second").mkdir()
+    other, elsewhere = new_race(toy, tmp_path / "second")
+    said = []
+
+    def meanwhile(request: Request) -> None:
+        for second, where in ((read_campaign(campaign.folder), places), (other, elsewhere)):
+            with pytest.raises(UserError) as raised:
+                carry_on(second, where, FakeRunner(), settled_after(second.plan))
+            said.append(raised.value.message)
+        raise Died
+
+    with pytest.raises(Died):
+        carry_on(campaign, places, meanwhile, settled_after(campaign.plan))
+    assert "another process does this campaign: process" in said[0]
+    assert "timed on this machine, and each would slow the other: process" in said[1]
+    assert campaign.plan.id in said[1]
+
+
+def test_a_bundle_changed_after_its_run_is_not_taken(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    with pytest.raises(Died):
+        carry_on(campaign, places, FakeRunner(deaths={0: "after the end"}), settled_after(campaign.plan))
+    folder = places.runs / "run-0000"
+    record = read_record(folder / "run.json")
+    write_bundle(folder, record.model_copy(update={"val_loss": 1.0}), [])
+    with pytest.raises(UserError, match="was changed after the run"):
+        carry_on(read_campaign(campaign.folder), places, FakeRunner(), settled_after(campaign.plan))
+
+
+def test_lines_that_were_lost_come_back_from_the_journal(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    runner = FakeRunner()
+    finished = finish(campaign.folder, places, runner)
+    runs = campaign.folder / "runs.jsonl"
+    content = runs.read_bytes()
+    runs.unlink()
+    again = finish(campaign.folder, places, runner)
+    assert runs.read_bytes() == content
+    assert len(runner.started) == 8 and again.lines == finished.lines
