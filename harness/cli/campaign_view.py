@@ -16,8 +16,9 @@ from harness.evidence.folder import Campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, CalibrationCampaign, RaceCampaign
 from harness.evidence.race import decide_race, log_ratio_of_pair, time_left
 from harness.statistics import Decision, Interval
+from harness.statistics.ratio import LARGEST_LOG
 
-LARGEST_LOG = 700.0  # beyond it there is no float
+READABLE_RATIO = 1000  # two pairs that differ much say nothing at all
 PAIR_COLUMNS = ("pair", "candidate s", "reference s", "candidate loss", "reference loss", "ratio", "")
 
 
@@ -121,7 +122,7 @@ def _pair_row(number: int, block: Block, campaign: Campaign[RaceCampaign]) -> tu
     return (
         str(number), output.fixed(candidate.seconds, 2), output.fixed(reference.seconds, 2),
         output.fixed(candidate.val_loss, 4), output.fixed(reference.val_loss, 4),
-        "" if ratio is None else f"{math.exp(min(ratio, LARGEST_LOG)):.4f}", "; ".join(notes),
+        "" if ratio is None else _ratio(math.exp(min(ratio, LARGEST_LOG))), "; ".join(notes),
     )  # fmt: skip
 
 
@@ -138,7 +139,11 @@ def _end(line: RunLine) -> str:
 
 def interval(found: Interval) -> str:
     """A ratio with its limits."""
-    return f"{found.ratio:.4f} ({found.low:.4f} to {found.high:.4f})"
+    return f"{_ratio(found.ratio)} ({_ratio(found.low)} to {_ratio(found.high)})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.4f}" if value < READABLE_RATIO else f"over {READABLE_RATIO:,}"
 
 
 def duration(seconds: float) -> str:

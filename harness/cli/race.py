@@ -39,6 +39,7 @@ def race(
     from harness.evidence.arms import Where, sides_of_race
     from harness.evidence.calibration import calibration_for
     from harness.evidence.folder import create_campaign
+    from harness.evidence.locks import require_idle_machine
     from harness.evidence.plans import CANDIDATE, REFERENCE
     from harness.evidence.race import plan_race
     from harness.evidence.series import Places
@@ -53,6 +54,7 @@ def race(
     )  # fmt: skip
     raced = sides[0].submission.task
     require_prepared(raced, data_dir)
+    require_idle_machine()
     where = Where(raced.name, hardware, records_dir)
     calibration = calibration_for(where)
     plan = plan_race(sides, hardware, pairs, calibration, fingerprint(), datetime.now(UTC))

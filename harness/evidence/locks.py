@@ -57,3 +57,9 @@ def timing_alone(holder: str) -> Iterator[None]:
     what = "another campaign is being timed on this machine, and each would slow the other"
     with held(path, holder, what, "wait until it has ended, or end it with Ctrl-C: it can be resumed"):
         yield
+
+
+def require_idle_machine() -> None:
+    """Raises UserError while a campaign is being timed on this machine: before a plan is made that could not begin."""
+    with timing_alone("a campaign that is being planned"):
+        pass

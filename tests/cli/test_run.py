@@ -137,7 +137,7 @@ def test_reading_verbs_do_not_import_torch() -> None:
 
 
 def test_every_verb_explains_itself() -> None:
-    for verb in ("run", "new", "board", "doctor", "data", "journal"):
+    for verb in ("run", "new", "board", "doctor", "data", "journal", "race", "resume", "calibrate"):
         assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0
 
 
