@@ -13,8 +13,8 @@ from harness.cli.progress import Progress
 from harness.core.plan import Event
 from harness.evidence.course import JUDGED, Block, RunLine
 from harness.evidence.folder import Campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, CalibrationCampaign, RaceCampaign
-from harness.evidence.race import decide_race, log_ratio_of_pair, time_left
+from harness.evidence.plans import CANDIDATE, REFERENCE, CalibrationCampaign, DecidedCampaign
+from harness.evidence.race import decide_campaign, log_ratio_of_pair, time_left
 from harness.statistics import Decision, Interval
 from harness.statistics.ratio import LARGEST_LOG
 
@@ -53,7 +53,7 @@ class CampaignProgress(Progress):
 class RaceView:
     """Shows a race as it goes: pairs, interval so far, looks and time left."""
 
-    def __init__(self, progress: CampaignProgress, campaign: Campaign[RaceCampaign]) -> None:
+    def __init__(self, progress: CampaignProgress, campaign: Campaign[DecidedCampaign]) -> None:
         self._progress = progress
         self._campaign = campaign
         self._pairs_shown = len(campaign.course.blocks)
@@ -71,7 +71,7 @@ class RaceView:
 
     def _status(self) -> list[str]:
         plan, pairs = self._campaign.plan, len(self._campaign.course.blocks)
-        decision = decide_race(plan, self._campaign.course)
+        decision = decide_campaign(plan, self._campaign.course)
         left = time_left(plan, self._campaign.lines, pairs)
         looks = f"next look after {decision.next_look} pairs, {decision.looks_left} looks left"
         times = f"{duration(left.next_look)} to it, at most {duration(left.maximum)}"
@@ -108,20 +108,20 @@ class CalibrationView:
         )
 
 
-def pair_rows(campaign: Campaign[RaceCampaign]) -> list[tuple[str, ...]]:
+def pair_rows(campaign: Campaign[DecidedCampaign]) -> list[tuple[str, ...]]:
     """A row for every pair that is done."""
     return [_pair_row(number, block, campaign) for number, block in enumerate(campaign.course.blocks, start=1)]
 
 
-def _pair_row(number: int, block: Block, campaign: Campaign[RaceCampaign]) -> tuple[str, ...]:
-    candidate, reference = block.runs[CANDIDATE], block.runs[REFERENCE]
+def _pair_row(number: int, block: Block, campaign: Campaign[DecidedCampaign]) -> tuple[str, ...]:
+    candidate, reference = block.runs[CANDIDATE], block.runs.get(REFERENCE)
     ratio = log_ratio_of_pair(block, campaign.plan.calibration.slope)
     notes = [f"{arm}: {line.status}" for arm, line in block.runs.items() if line.status != JUDGED]
     if block.attempts > 1:
         notes.append(f"repeated {block.attempts - 1}x" + (", still disturbed" if block.disturbed else ""))
     return (
-        str(number), output.fixed(candidate.seconds, 2), output.fixed(reference.seconds, 2),
-        output.fixed(candidate.val_loss, 4), output.fixed(reference.val_loss, 4),
+        str(number), output.fixed(candidate.seconds, 2), output.fixed(reference and reference.seconds, 2),
+        output.fixed(candidate.val_loss, 4), output.fixed(reference and reference.val_loss, 4),
         "" if ratio is None else _ratio(math.exp(min(ratio, LARGEST_LOG))), "; ".join(notes),
     )  # fmt: skip
 

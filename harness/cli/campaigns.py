@@ -22,9 +22,10 @@ from harness.errors import UserError
 from harness.evidence.arms import Where
 from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, RaceCampaign
-from harness.evidence.race import RaceVerdict, keep_verdict, report, settled_after, time_left
+from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, DecidedCampaign
+from harness.evidence.race import BASELINE_RUNS, settled_after, time_left
 from harness.evidence.series import Interrupted, Places, carry_on
+from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
@@ -52,9 +53,11 @@ def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
     return waiting[-1]
 
 
-def go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0) -> RaceVerdict | None:
+def go_on(
+    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0
+) -> CampaignVerdict | None:
     """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C."""
-    if isinstance(campaign.plan, RaceCampaign):
+    if isinstance(campaign.plan, DecidedCampaign):
         if not silent:
             _announce(campaign)
         settled, view = settled_after(campaign.plan, pairs), RaceView
@@ -66,7 +69,7 @@ def go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, p
     except (Interrupted, KeyboardInterrupt):
         _interrupted(campaign, silent)
         raise typer.Exit(INTERRUPTED) from None
-    if isinstance(campaign.plan, RaceCampaign):
+    if isinstance(campaign.plan, DecidedCampaign):
         return _end_race(campaign, silent)
     _end_calibration(campaign, where, silent)
     return None
@@ -95,13 +98,11 @@ def describe_resolution(found: Resolution) -> list[str]:
     return lines
 
 
-def _announce(campaign: Campaign[RaceCampaign]) -> None:
+def _announce(campaign: Campaign[DecidedCampaign]) -> None:
     plan, done = campaign.plan, len(campaign.course.blocks)
-    candidate, reference = plan.arms[CANDIDATE], plan.arms[REFERENCE]
-    output.note(f"race: {candidate.label} against {reference.label} ({plan.task}, {plan.hardware_class})")
-    if (candidate.digest, candidate.methods, candidate.hparams) == (
-        reference.digest, reference.methods, reference.hparams,
-    ):  # fmt: skip
+    output.note(f"{_title(plan)} ({plan.task}, {plan.hardware_class})")
+    same = {repr((arm.digest, arm.methods, arm.hparams)) for arm in plan.arms.values()}
+    if len(same) < len(plan.arms):
         output.note("both arms are the same: this tries the machine and the statistics")
     output.note(f"calibration: {describe_calibration(plan.calibration)}")
     if plan.calibration.machine_digest != plan.machine_digest:
@@ -115,6 +116,11 @@ def _announce(campaign: Campaign[RaceCampaign]) -> None:
     output.note(f"looks after {looks} pairs; {duration(left.next_look)} to the next, at most {duration(left.maximum)}")
 
 
+def _title(plan: DecidedCampaign) -> str:
+    labels = [plan.arms[arm].label for arm in (CANDIDATE, REFERENCE) if arm in plan.arms]
+    return " against ".join(labels)
+
+
 def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
     blocks, total = len(campaign.course.blocks), len(campaign.plan.blocks)
     if silent:
@@ -122,7 +128,7 @@ def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
     output.note(f"stopped after {blocks} of {total}; go on with: speedrun resume {campaign.plan.id}")
 
 
-def _end_race(campaign: Campaign[RaceCampaign], silent: bool) -> RaceVerdict:
+def _end_race(campaign: Campaign[DecidedCampaign], silent: bool) -> CampaignVerdict:
     verdict = keep_verdict(campaign)
     assert verdict is not None, "a race that ended without interruption has a verdict"
     if silent:
@@ -132,12 +138,11 @@ def _end_race(campaign: Campaign[RaceCampaign], silent: bool) -> RaceVerdict:
     return verdict
 
 
-def print_verdict(campaign: Campaign[RaceCampaign], verdict: RaceVerdict) -> None:
+def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> None:
     """The end of a race, for a person: ratio at equal loss, why, raw seconds, and what stands behind them."""
     plan = campaign.plan
-    candidate, reference = plan.arms[CANDIDATE], plan.arms[REFERENCE]
     output.line()
-    output.table(PAIR_COLUMNS, pair_rows(campaign), title=f"{candidate.label} against {reference.label}")
+    output.table(PAIR_COLUMNS, pair_rows(campaign), title=_title(plan))
     output.line()
     for label, value in _facts(plan, verdict):
         output.line(f"{label:<17} {value}")
@@ -151,26 +156,27 @@ def print_verdict(campaign: Campaign[RaceCampaign], verdict: RaceVerdict) -> Non
         output.warn(f"warning: trust {', '.join(verdict.trust) or 'unknown'}: a record needs isolated runs")
 
 
-def _facts(plan: RaceCampaign, verdict: RaceVerdict) -> list[tuple[str, str]]:
+def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, str]]:
     facts = []
     if verdict.equal_loss and verdict.tokens and verdict.speed:
         facts += [
             ("equal-loss ratio", f"{interval(verdict.equal_loss)}, 99% limits; above 1 the candidate is faster"),
             ("why", f"tokens to target {interval(verdict.tokens)} x tokens/s {interval(verdict.speed)}"),
         ]
-    candidate, reference = verdict.arms[CANDIDATE], verdict.arms[REFERENCE]
-    seconds = f"{output.fixed(candidate.mean_seconds, 2)} against {output.fixed(reference.mean_seconds, 2)}"
-    losses = f"{output.fixed(candidate.mean_loss, 4)} against {output.fixed(reference.mean_loss, 4)}"
+    arms = [verdict.arms[arm] for arm in (CANDIDATE, REFERENCE) if arm in verdict.arms]
+    seconds = " against ".join(output.fixed(arm.mean_seconds, 2) for arm in arms)
+    losses = " against ".join(output.fixed(arm.mean_loss, 4) for arm in arms)
     raw = f", ratio {verdict.raw:.4f} at unequal loss" if verdict.raw is not None else ""
     facts += [("raw seconds", f"{seconds}{raw}"), ("losses", losses)]
     provisional = ", provisional" if verdict.target_provisional else ""
     margin = "" if verdict.margin is None else f", margin {verdict.margin:+.4f}, p {verdict.p_target:.3g}"
     facts.append(("target", f"{verdict.target:.4f}{provisional}{margin}"))
-    failed = f"; failed runs: {candidate.failed} candidate, {reference.failed} reference"
+    failed = f"; failed runs: {' and '.join(f'{figures.failed} {arm}' for arm, figures in verdict.arms.items())}"
     again = f"; {verdict.repeated} runs and {verdict.repeated_pairs} pairs done again, {verdict.disturbed} disturbed"
     ended = f"stopped: {verdict.stop}, final" if verdict.final else f"stopped: {verdict.stop}, may be continued"
     facts.append(("pairs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}"))
-    facts.append(("a record needs", f"target reached at p <= 0.01, lower limit above {verdict.minimum_ratio:g}"))
+    faster = f", lower limit above {verdict.minimum_ratio:g}" if len(arms) > 1 else f", {BASELINE_RUNS} judged runs"
+    facts.append(("a record needs", f"target reached at p <= 0.01{faster}"))
     facts.append(("calibration", describe_calibration(plan.calibration)))
     facts.append(("resolution", "; ".join(describe_resolution(resolution(plan.calibration, plan.deciding.sequence)))))
     return facts

@@ -133,21 +133,41 @@ class CampaignPlan(Strict):
         return blocks
 
 
-class RaceCampaign(CampaignPlan):
-    """A race: pairs of candidate and reference in the order A B B A, and all that decides it."""
+class DecidedCampaign(CampaignPlan):
+    """A campaign with a verdict, and all that decides it."""
 
-    kind: Literal["race"] = "race"
     target: float = Field(gt=0, lt=1000)  # nats per token
     target_provisional: bool
     deciding: RacePlan
     calibration: Calibration
 
+    def _require_blocks(self, arms: set[str]) -> None:
+        if self.arms.keys() != arms:
+            raise ValueError(f"arms: must be {' and '.join(sorted(arms))}")
+        whole = all({run.arm for run in block} == arms for block in self.blocks)
+        if len(self.blocks) != self.deciding.sequence.maximum or not whole:
+            raise ValueError("schedule: must have as many whole blocks as its last look says")
+
+
+class RaceCampaign(DecidedCampaign):
+    """A race: pairs of candidate and reference in the order A B B A."""
+
+    kind: Literal["race"] = "race"
+
     @model_validator(mode="after")
     def _is_a_race(self) -> RaceCampaign:
-        if self.arms.keys() != {CANDIDATE, REFERENCE}:
-            raise ValueError(f"arms: a race has the arms {CANDIDATE} and {REFERENCE}")
-        if len(self.blocks) != self.deciding.sequence.maximum or any(len(block) != 2 for block in self.blocks):
-            raise ValueError("schedule: a race has as many whole pairs as its last look")
+        self._require_blocks({CANDIDATE, REFERENCE})
+        return self
+
+
+class BaselineCampaign(DecidedCampaign):
+    """The first record of a task and class, which has nothing to be raced against: does it reach the target?"""
+
+    kind: Literal["baseline"] = "baseline"
+
+    @model_validator(mode="after")
+    def _is_a_baseline(self) -> BaselineCampaign:
+        self._require_blocks({CANDIDATE})
         return self
 
 
@@ -166,4 +186,4 @@ class CalibrationCampaign(CampaignPlan):
         return self
 
 
-AnyCampaign = RaceCampaign | CalibrationCampaign
+AnyCampaign = RaceCampaign | BaselineCampaign | CalibrationCampaign

@@ -84,7 +84,7 @@ def test_a_line_that_is_no_line_is_named(folder: Path, text: str) -> None:
         (lambda plan: plan.update(kind="party"), "plan.json: .*kind"),
         (lambda plan: plan.update(target="low"), "plan.json: race.target"),
         (lambda plan: plan.pop("arms"), "plan.json: race.arms: Field required"),
-        (lambda plan: plan["schedule"].pop(), "plan.json: .*whole pairs"),
+        (lambda plan: plan["schedule"].pop(), "plan.json: .*whole blocks"),
         (lambda plan: plan["schedule"][0].update(block=3), "plan.json: .*numbered"),
         (lambda plan: plan["arms"].pop("candidate"), "plan.json: .*not in arms"),
         (lambda plan: plan["deciding"]["sequence"].update(alpha=2.0), "plan.json: .*alpha"),

@@ -17,8 +17,9 @@ from harness.evidence import series
 from harness.evidence.course import Ending
 from harness.evidence.folder import Campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
-from harness.evidence.race import settled_after, verdict_of
+from harness.evidence.race import settled_after
 from harness.evidence.series import Interrupted, Places, carry_on
+from harness.evidence.verdict import verdict_of
 from harness.journal import Journal
 from harness.statistics import Verdict
 from tests.conftest import Toy

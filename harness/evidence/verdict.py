@@ -1,0 +1,146 @@
+"""The verdict of a campaign in words and numbers: verdict.json, computed from plan and lines whenever asked for."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.core.files import parse_json, read_file
+from harness.core.task import Strict
+from harness.errors import UserError, describe_validation
+from harness.evidence.course import Ending, RunLine
+from harness.evidence.folder import MAX_PLAN_BYTES, RESTORE, VERDICT, Campaign
+from harness.evidence.plans import DecidedCampaign
+from harness.evidence.race import decide_campaign, timed_run
+from harness.statistics import Interval, Stop, Verdict
+
+
+class ArmFigures(Strict):
+    """What the counted runs of one arm gave: seconds wall-clock, losses in nats per token."""
+
+    runs: int
+    failed: int
+    mean_seconds: float | None
+    mean_loss: float | None
+    loss_spread: float | None
+    mean_tokens: float | None
+
+
+class CampaignVerdict(Strict):
+    """verdict.json: the words and numbers of a race or baseline, all of which follow from plan.json and runs.jsonl.
+
+    Ratios are reference over candidate at equal loss, above 1 the candidate is faster; limits are one-sided at 99%
+    over all looks. `tokens` and `speed` are its factors: tokens to the target, tokens per second. `raw` is the ratio of
+    plain seconds. `repeated`: runs done again because they were killed, interrupted or the like; `disturbed`: pairs in
+    which other work slowed even the last repetition.
+    """
+
+    schema_version: Literal[1] = 1
+    campaign: str
+    task: str
+    hardware_class: str
+    verdict: Verdict
+    stop: Stop | None
+    reason: str
+    final: bool
+    pairs: int
+    maximum: int
+    minimum_ratio: float
+    equal_loss: Interval | None
+    tokens: Interval | None
+    speed: Interval | None
+    raw: float | None
+    bootstrap: Interval | None
+    bootstrap_disagrees: bool
+    target: float
+    target_provisional: bool
+    margin: float | None
+    p_target: float
+    arms: dict[str, ArmFigures]
+    repeated: int
+    repeated_pairs: int
+    disturbed: int
+    trust: list[str]
+    calibration: str
+    provisional_calibration: bool
+    chain: str = Field(pattern=r"^[0-9a-f]{64}$")  # of the last line
+
+
+def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
+    """The verdict of a race or baseline as it stands; None while it goes on."""
+    plan: DecidedCampaign = campaign.plan
+    course = campaign.course
+    decision = decide_campaign(plan, course)
+    if decision.verdict is None:
+        return None
+    faster, target = decision.faster, decision.target
+    return CampaignVerdict(
+        campaign=plan.id, task=plan.task, hardware_class=plan.hardware_class,
+        verdict=decision.verdict, stop=decision.stop, reason=decision.reason, final=decision.final,
+        pairs=decision.pairs, maximum=plan.deciding.sequence.maximum, minimum_ratio=plan.deciding.minimum_ratio,
+        equal_loss=faster.interval if faster else None, tokens=faster.split.tokens if faster else None,
+        speed=faster.split.speed if faster else None, raw=math.exp(faster.estimate.log_ratio) if faster else None,
+        bootstrap=faster.bootstrap if faster else None,
+        bootstrap_disagrees=faster.bootstrap_disagrees if faster else False,
+        target=plan.target, target_provisional=plan.target_provisional,
+        margin=target.margin if target else None, p_target=target.p if target else 1.0,
+        arms={arm: _figures([block.runs[arm] for block in course.blocks]) for arm in plan.arms},
+        repeated=sum(line.ending is Ending.REPEAT for line in campaign.lines),
+        repeated_pairs=sum(block.attempts > 1 for block in course.blocks),
+        disturbed=sum(block.disturbed for block in course.blocks),
+        trust=sorted({line.trust for line in campaign.lines if line.trust}),
+        calibration=plan.calibration.source, provisional_calibration=plan.calibration.provisional,
+        chain=campaign.chain,
+    )  # fmt: skip
+
+
+def _figures(lines: Sequence[RunLine]) -> ArmFigures:
+    timed = [run for run in map(timed_run, lines) if run is not None]
+    losses = [run.loss for run in timed]
+    return ArmFigures(
+        runs=len(lines), failed=len(lines) - len(timed),
+        mean_seconds=statistics.fmean(run.seconds for run in timed) if timed else None,
+        mean_loss=statistics.fmean(losses) if timed else None,
+        loss_spread=statistics.stdev(losses) if len(timed) > 1 else None,
+        mean_tokens=statistics.fmean(run.tokens for run in timed) if timed else None,
+    )  # fmt: skip
+
+
+def keep_verdict(campaign: Campaign[Any]) -> CampaignVerdict | None:
+    """Writes verdict.json where the race has come to one."""
+    verdict = verdict_of(campaign)
+    if verdict is not None:
+        campaign.finish(VERDICT, verdict.model_dump(mode="json"))
+    return verdict
+
+
+def report(campaign: Campaign[Any], verdict: CampaignVerdict) -> Mapping[str, Any]:
+    """The object of `--json`."""
+    ratio = verdict.equal_loss
+    return {
+        "verdict": verdict.verdict,
+        "ratio": ratio.ratio if ratio else None,
+        "ratio_low": ratio.low if ratio else None,
+        "ratio_high": ratio.high if ratio else None,
+        "pairs": verdict.pairs,
+        "p_target": verdict.p_target,
+        "folder": str(campaign.folder),
+        "details": verdict.model_dump(mode="json"),
+    }
+
+
+def read_verdict(campaign: Campaign[Any]) -> CampaignVerdict:
+    """verdict.json as it was kept. Raises UserError that names file and field."""
+    path = campaign.folder / VERDICT
+    content = read_file(path, MAX_PLAN_BYTES, "the campaign has no verdict yet: speedrun resume", follow_link=False)
+    try:
+        parse_json(content)
+        return CampaignVerdict.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise describe_validation(error, path, RESTORE) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", RESTORE) from None
