@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.evidence.calibration import Resolution, calibrate, resolution, writ
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, DecidedCampaign
 from harness.evidence.race import BASELINE_RUNS, settled_after, time_left
+from harness.evidence.records import ATTEMPTS, NOTES, file_record
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
 from harness.statistics import Verdict
@@ -70,7 +72,7 @@ def go_on(
         _interrupted(campaign, silent)
         raise typer.Exit(INTERRUPTED) from None
     if isinstance(campaign.plan, DecidedCampaign):
-        return _end_race(campaign, silent)
+        return _end_race(campaign, where, silent)
     _end_calibration(campaign, where, silent)
     return None
 
@@ -128,13 +130,25 @@ def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
     output.note(f"stopped after {blocks} of {total}; go on with: speedrun resume {campaign.plan.id}")
 
 
-def _end_race(campaign: Campaign[DecidedCampaign], silent: bool) -> CampaignVerdict:
+def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVerdict:
+    """Keeps and prints the verdict; an attempt with the verdict `record` is filed. Raises UserError where it cannot."""
     verdict = keep_verdict(campaign)
     assert verdict is not None, "a race that ended without interruption has a verdict"
+    filed, refused = None, None
+    if campaign.folder.parent.name == ATTEMPTS and verdict.verdict is Verdict.RECORD:
+        try:
+            filed = file_record(campaign, where, campaign.plan.arms[CANDIDATE].name, datetime.now(UTC))
+        except UserError as error:
+            refused = error
     if silent:
-        output.as_json(report(campaign, verdict))
+        record = {"record": str(filed) if filed else None} if campaign.folder.parent.name == ATTEMPTS else {}
+        output.as_json({**report(campaign, verdict), **record})
     else:
         print_verdict(campaign, verdict)
+        if filed is not None:
+            output.line(f"{'record':<17} {filed}: write its {NOTES}, then commit it with the attempt", "green")
+    if refused is not None:
+        raise refused
     return verdict
 
 

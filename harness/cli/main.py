@@ -15,7 +15,9 @@ from typing import Any
 
 import typer
 
-from harness.cli import board, budget, calibrate, check, data, doctor, journal, new, output, race, resume, run, tune
+from harness.cli import (
+    board, budget, calibrate, check, data, doctor, journal, new, output, race, records, resume, run, submit, tune,
+)  # fmt: skip
 from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
@@ -36,12 +38,14 @@ app.command()(budget.budget)
 app.command()(new.new)
 app.command()(check.check)
 app.command()(race.race)
+app.command()(submit.submit)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)
 app.command()(board.board)
 app.add_typer(data.app, name="data")
 app.add_typer(journal.app, name="journal")
+app.add_typer(records.app, name="records")
 
 
 def main() -> None:

@@ -1,0 +1,48 @@
+"""`speedrun records verify`: compute every record and attempt again from what is kept of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli import options, output
+from harness.errors import UserError
+
+app = typer.Typer(help="The records: check that their numbers follow from their runs.", no_args_is_help=True)
+
+
+@app.callback()
+def _records() -> None:
+    """A group of verbs, though it has one so far."""
+
+
+@app.command()
+def verify(
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    as_json: options.Json = False,
+    records_dir: options.RecordsDir = options.RECORDS_DIR,
+) -> None:
+    """Recompute the digests and statistics of all records and attempts. Exit code 1 where something differs."""
+    from harness.evidence.arms import Where
+    from harness.evidence.records import check_records
+
+    if not records_dir.is_dir():
+        raise UserError(f"{records_dir}: no such folder", "give the folder of the records: --records-dir")
+    classes = sorted(path for path in records_dir.glob("*/*") if path.is_dir() and task in (None, path.parent.name))
+    checked = [
+        found for path in classes for found in check_records(Where(path.parent.name, path.name, records_dir))
+    ]  # fmt: skip
+    ok = not any(found.problems for found in checked)
+    if as_json:
+        records = [{"name": found.name, "ok": not found.problems, "problems": found.problems} for found in checked]
+        output.as_json({"ok": ok, "records": records})
+    else:
+        for found in checked:
+            word, style = ("DIFFERS", "red") if found.problems else ("ok", "green")
+            output.line(f"{word:<8} {found.name}", style)
+            for problem in found.problems:
+                output.line(f"         {problem}")
+        output.line(f"{len(checked)} records and attempts, {sum(bool(found.problems) for found in checked)} differ")
+    if not ok:
+        raise typer.Exit(1)

@@ -1,0 +1,70 @@
+"""`speedrun submit SUB`: check it, race it against the reigning record, keep the attempt, file a record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli import options, output
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.core.task import Task
+
+
+def submit(
+    submission: Annotated[str, typer.Argument(metavar="SUB", help="Folder, name, or `baseline`.")],
+    hardware: options.HardwareName = options.DEFAULT_CLASS,
+    task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
+    as_json: options.Json = False,
+    data_dir: options.DataDir = options.DATA_DIR,
+    runs_dir: options.RunsDir = options.RUNS_DIR,
+    records_dir: options.RecordsDir = options.RECORDS_DIR,
+) -> None:
+    """Check a submission and race it against the reigning record; the attempt is kept whatever the verdict.
+
+    The first record of a task and class has nothing to be raced against: it must reach the target in at least 10 runs.
+    The same source submitted again goes on with its attempt, until that is final.
+    """
+    from datetime import UTC, datetime
+
+    from harness.cli import campaigns
+    from harness.core.data.prepare import require_prepared
+    from harness.core.task import hardware_class, load_task
+    from harness.evidence.arms import Where
+    from harness.evidence.attempts import attempt_of, pairs_to_go
+    from harness.evidence.folder import VERDICT
+    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.series import Places
+    from harness.machine import fingerprint
+    from harness.submission import load_submission
+
+    hardware_class(hardware)
+    own_task = load_task(task) if task else None
+    folder = options.submission_folder(submission, own_task.name if own_task else options.DEFAULT_TASK, hardware)
+    candidate = load_submission(folder, own_task)
+    where = Where(candidate.task.name, hardware, records_dir)
+    require_prepared(candidate.task, data_dir)
+    require_idle_machine()
+    _require_checked(folder, own_task, hardware, silent=as_json)
+    campaign = attempt_of(candidate, submission, where, fingerprint(), datetime.now(UTC))
+    if not as_json:
+        output.note(f"attempt kept in {campaign.folder}; commit it: its plan counts from now on")
+    pairs = pairs_to_go(campaign)
+    if pairs:
+        (campaign.folder / VERDICT).unlink()  # given up for futility; a new one comes with the next look
+    campaigns.go_on(campaign, Places(data_dir, runs_dir), where, silent=as_json, pairs=pairs)
+
+
+def _require_checked(folder: Path, task: Task | None, hardware: str, silent: bool) -> None:
+    """Raises UserError with the rules that the submission breaks."""
+    from harness.checks.check import Checker
+
+    if not silent:
+        output.note("checking every rule, which takes a minute or two")
+    failed = [result for result in Checker(folder, task, hardware).results() if result.failures]
+    if failed:
+        said = "\n".join(f"{result.rule.id}: {finding.message}" for result in failed for finding in result.failures)
+        raise UserError(f"{folder}: breaks rules\n{said}", f"speedrun check {folder} says why, and what to do")

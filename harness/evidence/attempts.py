@@ -1,0 +1,83 @@
+"""Attempts: a submission's campaign against the reigning record, found again where it was begun before."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.campaign import data_digest
+from harness.errors import UserError
+from harness.evidence.arms import BEST, Side, Where, submission_folder
+from harness.evidence.calibration import calibration_for
+from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE
+from harness.evidence.race import plan_baseline, plan_race
+from harness.evidence.records import ATTEMPTS, history, load_record
+from harness.evidence.verdict import read_verdict
+from harness.frozen import core_digest
+from harness.machine import Machine
+from harness.statistics import LOOKS, Verdict
+from harness.submission import Submission, load_submission
+
+
+def attempts_folder(where: Where) -> Path:
+    """Where the attempts at a record of a task and class are kept."""
+    return where.records / where.task / where.hardware / ATTEMPTS
+
+
+def attempt_of(candidate: Submission, word: str, where: Where, machine: Machine, now: datetime) -> Campaign[Any]:
+    """The campaign that decides a submission: begun before and not final, or a new one, planned and kept.
+
+    Against the reigning record where there is one, otherwise the first of its task and class. Raises UserError where
+    the same submission has been decided for good, is the reigning record itself, or names a parent that is not there.
+    """
+    if candidate.manifest.parent is not None:
+        submission_folder(candidate.manifest.parent, where)
+    reigning = history(where)[-1:]
+    reference = load_submission(submission_folder(BEST, where), candidate.task) if reigning else None
+    if reference is not None and reference.digest == candidate.digest:
+        what = f"{candidate.folder}: it is the reigning record {load_record(reigning[0]).id}"
+        raise UserError(what, "change the submission; `speedrun verify` reruns a record")
+    before = _begun_before(candidate, reference, where, machine)
+    if before is not None:
+        return before
+    calibration = calibration_for(where)
+    side = Side(word, candidate)
+    if reference is None:
+        first = plan_baseline(side, where.hardware, calibration, machine, now)
+        return create_campaign(attempts_folder(where), first, {CANDIDATE: candidate})
+    sides = (side, Side(load_record(reigning[0]).id, reference))
+    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now)
+    return create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
+
+
+def _begun_before(
+    candidate: Submission, reference: Submission | None, where: Where, machine: Machine
+) -> Campaign[Any] | None:
+    """The attempt of the same two sources under the same conditions. Raises UserError where it is final."""
+    digests = {CANDIDATE: candidate.digest} | ({REFERENCE: reference.digest} if reference else {})
+    conditions = (core_digest(), candidate.task.digest, data_digest(candidate.task), machine.digest)
+    for path in sorted(attempts_folder(where).glob(f"*/{PLAN}"), reverse=True):
+        campaign = read_campaign(path.parent)
+        plan = campaign.plan
+        if digests != {name: arm.digest for name, arm in plan.arms.items()}:
+            continue
+        if conditions != (plan.core_digest, plan.task_digest, plan.data_digest, plan.machine_digest):
+            continue
+        if (campaign.folder / VERDICT).exists():
+            verdict = read_verdict(campaign)
+            # A verdict `record` that is not filed yet is gone on with: its filing was cut short.
+            if verdict.final and verdict.verdict is not Verdict.RECORD:
+                what = f"{candidate.folder}: this very source has been decided: {verdict.verdict}"
+                raise UserError(f"{what} ({campaign.folder})", "change the submission, then submit it")
+        return campaign
+    return None
+
+
+def pairs_to_go(campaign: Campaign[Any]) -> int:
+    """How many pairs the campaign must have before it may stop: one more where it was given up for futility."""
+    if not (campaign.folder / VERDICT).exists():
+        return 0
+    verdict = read_verdict(campaign)
+    return 0 if verdict.final else verdict.pairs + 1

@@ -1,0 +1,335 @@
+"""Records as data: what a record folder holds, how one is made from a finished attempt, how it is read and checked.
+
+A record folder, records/TASK/CLASS/NNN-SLUG/, holds record.json, the submission, the attempt it rests on (plan.json,
+runs.jsonl and verdict.json, copied from attempts/ID/), notes.md for people, and verifications/ by whoever reran it.
+record.json says nothing that does not follow from the rest, so that `speedrun records verify` can compute it again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.bundle import write_atomically
+from harness.core.files import parse_json, read_file
+from harness.core.task import TASK_NAME, Strict, load_task
+from harness.errors import UserError, describe_validation
+from harness.evidence.arms import Where
+from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, DecidedCampaign, Digest, Text
+from harness.evidence.race import decide_campaign
+from harness.evidence.verdict import read_verdict, verdict_of
+from harness.journal_file import sync_folder
+from harness.statistics import Interval, RatioEstimate, Slope, Verdict
+from harness.submission import Manifest, Submission, load_submission
+
+SCHEMA_VERSION = 1
+RECORD, NOTES, SUBMISSION, ATTEMPTS, VERIFICATIONS = (
+    "record.json", "notes.md", "submission", "attempts", "verifications",
+)  # fmt: skip
+MAX_RECORD_BYTES = 256 * 1024
+MAX_RUNS_BYTES = 200 * 1000  # what a record may add to a repository
+MAX_NOTES_BYTES = 256 * 1024
+RECORD_ID = r"^[a-z0-9-]+/[A-Za-z0-9-]+/[0-9]{3}-[a-z0-9-]{1,60}$"
+RESTORE = "restore the record from git"
+FIGURES = "<!-- figures: written by speedrun, checked by `speedrun records verify` -->"
+END_OF_FIGURES = "<!-- end of figures -->"
+ROUNDING = 1e-6
+# From an older schema version to the next one: what a table of that version becomes.
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class RecordMethod(Strict):
+    """A method of the record's submission."""
+
+    kind: Text
+    summary: Text
+    source: Text
+
+
+class Record(Strict):
+    """record.json. Seconds are wall-clock, losses nats per token, both means over the counted runs.
+
+    `parent`: the record it was raced against. `ratio`: parent over record at equal loss, limits at 99% one-sided;
+    `estimate` and `slope` are its parts, for products along the chain. None for the first record, of kind `baseline`.
+    """
+
+    schema_version: Literal[1] = 1
+    id: str = Field(pattern=RECORD_ID)
+    kind: Literal["baseline", "race"]
+    task: str = Field(pattern=TASK_NAME)
+    hardware_class: Text
+    title: Text
+    authors: list[Text]
+    parent: str | None = Field(pattern=RECORD_ID)
+    filed: Text  # UTC date, ISO 8601
+    attempt: Text
+    submission: Digest
+    methods: dict[str, RecordMethod]
+    methods_added: list[Text]
+    methods_dropped: list[Text]
+    core_digest: Digest
+    measurement_version: int
+    task_digest: Digest
+    data_digest: Digest
+    machine: Text
+    machine_digest: Digest
+    target: float
+    target_provisional: bool
+    runs: int
+    val_loss: float
+    loss_spread: float
+    seconds: float
+    tokens: float
+    p_target: float
+    ratio: Interval | None
+    estimate: RatioEstimate | None
+    slope: Slope
+    chain: Digest  # of the last line of runs.jsonl
+
+
+def history(where: Where) -> list[Path]:
+    """The record folders of a task and class, oldest first."""
+    return sorted(path.parent for path in (where.records / where.task / where.hardware).glob(f"[0-9]*/{RECORD}"))
+
+
+def load_record(folder: Path) -> Record:
+    """Reads record.json of any known version. Raises UserError that names file and field."""
+    path = folder / RECORD
+    content = read_file(path, MAX_RECORD_BYTES, "give the folder of a record", follow_link=False)
+    try:
+        table = parse_json(content)
+        if not isinstance(table, dict):
+            raise ValueError("not a JSON object")
+        while (version := table.get("schema_version")) != SCHEMA_VERSION:
+            if not isinstance(version, int) or version not in UPGRADES:
+                raise ValueError(f"schema_version: {version!r} where this harness knows {SCHEMA_VERSION}")
+            table = UPGRADES[version](table)
+        return Record.model_validate_json(json.dumps(table), strict=True)
+    except ValidationError as error:
+        raise describe_validation(error, path, RESTORE) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", "update the harness, or restore the record from git") from None
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The record that another one was raced against, and its declared methods."""
+
+    record: Record
+    manifest: Manifest
+
+
+def make_record(
+    campaign: Campaign[Any], submission: Submission, record_id: str, parent: Parent | None, filed: str
+) -> Record:
+    """What a finished attempt with the verdict `record` is as a record. Raises UserError where it cannot be one."""
+    plan = campaign.plan
+    verdict = verdict_of(campaign)
+    if verdict is None or verdict.verdict is not Verdict.RECORD:
+        raise UserError(
+            f"{campaign.folder}: its verdict is {verdict and verdict.verdict}, not record", "nothing to file"
+        )
+    if plan.measurement_version is None:
+        what = "the core that measured it differs from the one that harness/frozen.toml pins"
+        raise UserError(f"{campaign.folder}: {what}", "submit again with an unchanged core")
+    if verdict.trust != ["isolated"]:
+        what = f"{campaign.folder}: trust {', '.join(verdict.trust)}, and a record needs isolated runs"
+        raise UserError(what, "`speedrun doctor` says what is missing; submit again on such a machine")
+    own, before = submission.manifest.methods, parent.manifest.methods if parent else {}
+    figures, decision = verdict.arms[CANDIDATE], decide_campaign(plan, campaign.course)
+    return Record.model_validate(
+        {
+            "id": record_id, "kind": plan.kind, "task": plan.task, "hardware_class": plan.hardware_class,
+            "title": _one_line(submission.manifest.title),
+            "authors": [_one_line(author) for author in submission.manifest.authors],
+            "parent": parent.record.id if parent else None, "filed": filed, "attempt": plan.id,
+            "submission": submission.digest,
+            "methods": {
+                name: RecordMethod(kind=method.kind, summary=method.summary, source=method.source)
+                for name, method in own.items()
+            },
+            "methods_added": sorted(own.keys() - before.keys()),
+            "methods_dropped": sorted(before.keys() - own.keys()),
+            "core_digest": plan.core_digest, "measurement_version": plan.measurement_version,
+            "task_digest": plan.task_digest, "data_digest": plan.data_digest,
+            "machine": plan.machine, "machine_digest": plan.machine_digest,
+            "target": plan.target, "target_provisional": plan.target_provisional,
+            "runs": figures.runs, "val_loss": figures.mean_loss, "loss_spread": figures.loss_spread,
+            "seconds": figures.mean_seconds, "tokens": figures.mean_tokens, "p_target": verdict.p_target,
+            "ratio": verdict.equal_loss, "estimate": decision.faster.estimate if decision.faster else None,
+            "slope": plan.calibration.slope, "chain": campaign.chain,
+        }
+    )  # fmt: skip
+
+
+def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime) -> Path:
+    """Makes the record folder of an attempt, whole or not at all; answers it. Raises UserError.
+
+    The record that the attempt was raced against must still be the reigning one.
+    """
+    before = history(where)
+    parent = _parent(before[-1] if before else None)
+    reference = campaign.plan.arms.get(REFERENCE)
+    if (reference.digest if reference else None) != (parent.record.submission if parent else None):
+        what = f"{campaign.folder}: raced against what is no longer the reigning record"
+        raise UserError(what, "submit again: it is then raced against the reigning one")
+    number = 1 + (int(before[-1].name[:3]) if before else 0)
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].strip("-") or "submission"
+    folder = where.records / where.task / where.hardware / f"{number:03d}-{slug}"
+    submission = campaign.submissions[CANDIDATE]
+    record_id = f"{where.task}/{where.hardware}/{folder.name}"
+    record = make_record(campaign, submission, record_id, parent, f"{now:%Y-%m-%d}")
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        submission.snapshot(partial / SUBMISSION)
+        for file in (PLAN, RUNS, VERDICT):
+            shutil.copyfile(campaign.folder / file, partial / file)
+        write_atomically(partial / NOTES, new_notes(record))
+        write_atomically(partial / RECORD, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}", "make room on the disk, then: speedrun resume") from None
+    return folder
+
+
+def _parent(folder: Path | None) -> Parent | None:
+    if folder is None:
+        return None
+    return Parent(load_record(folder), submission_of_record(folder).manifest)
+
+
+def submission_of_record(folder: Path) -> Submission:
+    """The submission of a record, under the task that its plan names."""
+    plan = read_campaign(folder).plan
+    return load_submission(folder / SUBMISSION, load_task(plan.task_source))
+
+
+def figures(record: Record) -> str:
+    """The generated part of notes.md."""
+    rows = [
+        ("task, class", f"{record.task}, {record.hardware_class}"),
+        ("target", f"{record.target:.4f} nats per token{', provisional' if record.target_provisional else ''}"),
+        ("loss", f"{record.val_loss:.4f}, standard deviation {record.loss_spread:.4f}, {record.runs} runs"),
+        ("reaches the target", f"p = {record.p_target:.2g}, corrected for the looks"),
+        ("seconds", f"{record.seconds:.2f} on {record.machine}"),
+        ("tokens", f"{record.tokens:,.0f}"),
+        ("parent", record.parent or "none: the first record"),
+    ]
+    if record.ratio is not None:
+        limits = f"{record.ratio.low:.4f} to {record.ratio.high:.4f}, one-sided 99% limits"
+        rows.append(("faster than the parent at equal loss", f"{record.ratio.ratio:.4f} times ({limits})"))
+    rows += [
+        ("methods added", ", ".join(record.methods_added) or "none"),
+        ("methods dropped", ", ".join(record.methods_dropped) or "none"),
+        ("submission", f"`{record.submission}`"),
+    ]
+    table = "\n".join(f"| {label} | {value} |" for label, value in rows)
+    return f"{FIGURES}\n| | |\n|---|---|\n{table}\n{END_OF_FIGURES}"
+
+
+def new_notes(record: Record) -> str:
+    """notes.md from its template: the figures are generated, the rest is for its authors to write."""
+    return (
+        f"# {record.title}\n\n`{record.id}`, by {', '.join(record.authors)}.\n\n{figures(record)}\n\n"
+        "## What is new\n\nThe methods in a few sentences, and where they come from.\n\n"
+        "## What did not help\n\nWhat was tried and left out, with its attempts.\n"
+    )
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A record or attempt and everything in it that does not agree with the rest."""
+
+    name: str
+    problems: list[str]
+
+
+def check_records(where: Where) -> list[Checked]:
+    """Computes every record and attempt of a task and class again, from its plan, runs and source."""
+    checked, parent = [], None
+    for number, folder in enumerate(history(where), start=1):
+        problems = [] if folder.name.startswith(f"{number:03d}-") else [f"number {number:03d} is due here"]
+        try:
+            problems += _record_problems(folder, where, parent)
+            parent = _parent(folder)
+        except UserError as error:
+            problems.append(error.message)
+        checked.append(Checked(f"{where.task}/{where.hardware}/{folder.name}", problems))
+    for plan in sorted((where.records / where.task / where.hardware / ATTEMPTS).glob(f"*/{PLAN}")):
+        try:
+            problems = _attempt_problems(read_campaign(plan.parent))
+        except UserError as error:
+            problems = [error.message]
+        checked.append(Checked(f"{where.task}/{where.hardware}/{ATTEMPTS}/{plan.parent.name}", problems))
+    return checked
+
+
+def _record_problems(folder: Path, where: Where, parent: Parent | None) -> list[str]:
+    campaign = read_campaign(folder)
+    record, submission = load_record(folder), submission_of_record(folder)
+    problems = _attempt_problems(campaign)
+    plan = campaign.plan
+    if submission.digest != plan.arms[CANDIDATE].digest:
+        problems.append(f"{SUBMISSION}/: its digest is not that of plan.json")
+    raced = plan.arms[REFERENCE].digest if REFERENCE in plan.arms else None
+    if isinstance(plan, BaselineCampaign) != (parent is None) or (parent and raced != parent.record.submission):
+        problems.append(f"{PLAN}: the reference is not the submission of the record before")
+    due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
+    for name in Record.model_fields:
+        if not _same(getattr(record, name), getattr(due, name)):
+            problems.append(f"{RECORD}: {name}: {getattr(record, name)!r} where the runs give {getattr(due, name)!r}")
+    if (folder / RUNS).stat().st_size > MAX_RUNS_BYTES:
+        problems.append(f"{RUNS}: larger than {MAX_RUNS_BYTES:,} bytes")
+    notes = read_file(folder / NOTES, MAX_NOTES_BYTES, RESTORE, follow_link=False).decode(errors="replace")
+    if figures(record) not in notes:
+        problems.append(f"{NOTES}: the figures between the markers are not those of {RECORD}")
+    attempt = folder.parent / ATTEMPTS / record.attempt
+    for file in (PLAN, RUNS, VERDICT):
+        if not (attempt / file).is_file() or (attempt / file).read_bytes() != (folder / file).read_bytes():
+            problems.append(f"{file}: not that of {ATTEMPTS}/{record.attempt}")
+    return problems
+
+
+def _attempt_problems(campaign: Campaign[Any]) -> list[str]:
+    """What in an attempt does not follow from its plan and lines; an unfinished one has no verdict yet."""
+    if not isinstance(campaign.plan, DecidedCampaign):
+        return [f"{PLAN}: kind: a {campaign.plan.kind} is no attempt"]
+    due = verdict_of(campaign)
+    if not (campaign.folder / VERDICT).exists():
+        return [] if due is None else [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"]
+    if due is None:
+        return [f"{VERDICT}: there, though the campaign has not come to a verdict"]
+    kept = read_verdict(campaign)
+    wrong = [name for name in type(due).model_fields if not _same(getattr(kept, name), getattr(due, name))]
+    return [f"{VERDICT}: {name}: {getattr(kept, name)!r} where the runs give {getattr(due, name)!r}" for name in wrong]
+
+
+def _one_line(text: str) -> str:
+    """Foreign text for a page: one line, nothing that cannot be seen."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split()) or "?"
+
+
+def _same(kept: Any, due: Any) -> bool:
+    """Whether a kept value is what was computed again; other machines round the last digits differently."""
+    if isinstance(kept, float) and isinstance(due, float):
+        return math.isclose(kept, due, rel_tol=ROUNDING)
+    if is_dataclass(kept) and is_dataclass(due):
+        return _same(asdict(kept), asdict(due))  # type: ignore[arg-type]
+    if isinstance(kept, Strict) and isinstance(due, Strict):
+        return _same(kept.model_dump(), due.model_dump())
+    if isinstance(kept, dict) and isinstance(due, dict):
+        return kept.keys() == due.keys() and all(_same(kept[name], due[name]) for name in kept)
+    return bool(kept == due)
