@@ -37,8 +37,7 @@ RECORD, NOTES, SUBMISSION, ATTEMPTS, VERIFICATIONS = (
     "record.json", "notes.md", "submission", "attempts", "verifications",
 )  # fmt: skip
 MAX_RECORD_BYTES = 256 * 1024
-MAX_RUNS_BYTES = 200 * 1000  # what a record may add to a repository
-MAX_NOTES_BYTES = 256 * 1024
+MAX_FILE_BYTES = 200 * 1000  # of what a record adds to a repository
 RECORD_ID = r"^[a-z0-9-]+/[A-Za-z0-9-]+/[0-9]{3}-[a-z0-9-]{1,60}$"
 RESTORE = "restore the record from git"
 FIGURES = "<!-- figures: written by speedrun, checked by `speedrun records verify` -->"
@@ -136,9 +135,7 @@ def make_record(
     plan = campaign.plan
     verdict = verdict_of(campaign)
     if verdict is None or verdict.verdict is not Verdict.RECORD:
-        raise UserError(
-            f"{campaign.folder}: its verdict is {verdict and verdict.verdict}, not record", "nothing to file"
-        )
+        raise UserError(f"{campaign.folder}: its verdict is not {Verdict.RECORD}", "there is nothing to file")
     if plan.measurement_version is None:
         what = "the core that measured it differs from the one that harness/frozen.toml pins"
         raise UserError(f"{campaign.folder}: {what}", "submit again with an unchanged core")
@@ -287,20 +284,29 @@ def _record_problems(folder: Path, where: Where, parent: Parent | None) -> list[
     raced = plan.arms[REFERENCE].digest if REFERENCE in plan.arms else None
     if isinstance(plan, BaselineCampaign) != (parent is None) or (parent and raced != parent.record.submission):
         problems.append(f"{PLAN}: the reference is not the submission of the record before")
-    due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
+    try:
+        due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
+    except UserError as error:
+        return [*problems, error.message]
     for name in Record.model_fields:
-        if not _same(getattr(record, name), getattr(due, name)):
-            problems.append(f"{RECORD}: {name}: {getattr(record, name)!r} where the runs give {getattr(due, name)!r}")
-    if (folder / RUNS).stat().st_size > MAX_RUNS_BYTES:
-        problems.append(f"{RUNS}: larger than {MAX_RUNS_BYTES:,} bytes")
-    notes = read_file(folder / NOTES, MAX_NOTES_BYTES, RESTORE, follow_link=False).decode(errors="replace")
-    if figures(record) not in notes:
+        kept, computed = getattr(record, name), getattr(due, name)
+        if not _same(kept, computed):
+            problems.append(f"{RECORD}: {name}: {kept!r} where the runs give {computed!r}")
+    if figures(record).encode() not in (_content(folder / NOTES) or b""):
         problems.append(f"{NOTES}: the figures between the markers are not those of {RECORD}")
     attempt = folder.parent / ATTEMPTS / record.attempt
     for file in (PLAN, RUNS, VERDICT):
-        if not (attempt / file).is_file() or (attempt / file).read_bytes() != (folder / file).read_bytes():
+        if (content := _content(folder / file)) is None or _content(attempt / file) != content:
             problems.append(f"{file}: not that of {ATTEMPTS}/{record.attempt}")
     return problems
+
+
+def _content(path: Path) -> bytes | None:
+    """A file of a record; None where there is none, or it is larger than a record's files may be."""
+    try:
+        return read_file(path, MAX_FILE_BYTES, RESTORE, follow_link=False)
+    except UserError:
+        return None
 
 
 def _attempt_problems(campaign: Campaign[Any]) -> list[str]:

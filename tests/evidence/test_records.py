@@ -1,0 +1,244 @@
+"""submit and records verify over a whole history, with runs that cost nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from harness.campaign import Request
+from harness.checks import check
+from harness.cli import campaigns
+from harness.cli.main import app
+from harness.errors import UserError
+from harness.evidence import records
+from harness.evidence.arms import Where
+from harness.evidence.calibration import write_calibration
+from harness.evidence.records import check_records, history, load_record
+from tests.conftest import Toy
+from tests.evidence.fake import FakeRunner, Given, calibration
+from tests.toy_submission import MANIFEST, SCRIPT, write_submission
+
+
+class Board:
+    """A records folder with submissions whose speed stands in their title: `speed 0.8` takes 0.8 of the time."""
+
+    def __init__(self, toy: Toy, folder: Path) -> None:
+        self.toy, self.folder = toy, folder
+        self.where = Where("toy", "cpu-1thread", folder / "records")
+        self.loss = 3.8
+        self.runner = FakeRunner(self.outcome)
+        write_calibration(self.where, calibration())
+
+    def outcome(self, request: Request) -> Given:
+        drawn = random.Random(request.seed)
+        factor = float(request.submission.manifest.title.split()[-1])
+        seconds = 10 * factor * (1 + 0.002 * drawn.gauss(0, 1))
+        return Given(None, self.loss + 0.0005 * drawn.gauss(0, 1), seconds, seconds)
+
+    def submission(self, name: str, speed: float, script: str = SCRIPT, **changes: str) -> Path:
+        manifest = MANIFEST.replace("A bigram table", f"speed {speed}")
+        for old, new in changes.items():
+            manifest = manifest.replace(old, new)
+        return write_submission(self.folder / name, script, manifest)
+
+    def invoke(self, *arguments: object) -> Result:
+        places = ["--data-dir", str(self.toy.data_dir), "--runs-dir", str(self.folder / "runs")]
+        places = places if arguments[0] != "records" else []
+        words = [*map(str, arguments), *places, "--records-dir", str(self.where.records)]
+        return CliRunner().invoke(app, words)
+
+    def submit(self, folder: Path) -> dict[str, Any]:
+        done = self.invoke("submit", folder, "--task", self.toy.task.path, "--json")
+        if isinstance(done.exception, UserError):
+            raise done.exception
+        assert done.exit_code == 0, done.exception
+        said: dict[str, Any] = json.loads(done.stdout)
+        return said
+
+    def problems(self) -> list[str]:
+        return [problem for checked in check_records(self.where) for problem in checked.problems]
+
+
+@pytest.fixture
+def board(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    made = Board(toy, tmp_path)
+    monkeypatch.setattr(campaigns, "run_once", lambda request, on_event: made.runner(request))
+    monkeypatch.setattr(check.Checker, "results", lambda self: iter(()))
+    return made
+
+
+@pytest.fixture
+def chain(board: Board) -> Board:
+    """A board with two records."""
+    assert board.submit(board.submission("adamw", 1.0))["verdict"] == "record"
+    assert board.submit(board.submission("my Muon!", 0.8))["verdict"] == "record"
+    return board
+
+
+def test_records_follow_one_another(chain: Board) -> None:
+    first, second = history(chain.where)
+    assert (first.name, second.name) == ("001-adamw", "002-my-muon")
+    one, two = load_record(first), load_record(second)
+    assert (one.kind, one.parent, one.ratio, one.runs) == ("baseline", None, None, 12)
+    assert (two.kind, two.parent) == ("race", one.id)
+    assert two.ratio is not None and two.ratio.low > 1.01 and 1.2 < two.ratio.ratio < 1.3
+    assert {path.name for path in second.iterdir()} == {
+        "record.json", "submission", "plan.json", "runs.jsonl", "verdict.json", "notes.md",
+    }  # fmt: skip
+    assert (second / "runs.jsonl").stat().st_size < records.MAX_FILE_BYTES
+    notes = (second / "notes.md").read_text()
+    assert "# speed 0.8" in notes and "toy/cpu-1thread/001-adamw" in notes
+    done = chain.invoke("records", "verify", "--json")
+    assert done.exit_code == 0 and json.loads(done.stdout)["ok"]
+    assert len(json.loads(done.stdout)["records"]) == 4
+
+
+def test_an_attempt_that_is_no_record_is_kept_and_final(chain: Board) -> None:
+    slow = chain.submission("slow", 1.2)
+    said = chain.submit(slow)
+    assert said["verdict"] == "slower" and said["record"] is None
+    assert (Path(said["folder"]) / "verdict.json").is_file()
+    assert Path(said["folder"]).parent.name == "attempts"
+    with pytest.raises(UserError, match="has been decided: slower"):
+        chain.submit(slow)
+    assert len(history(chain.where)) == 2 and chain.problems() == []
+
+
+def test_a_futile_attempt_goes_on_when_it_is_submitted_again(chain: Board) -> None:
+    same = chain.submission("same", 0.8, script=SCRIPT + "\n# the same, in other words\n")
+    said = [chain.submit(same) for _ in range(2)]
+    assert {found["folder"] for found in said} == {said[0]["folder"]}
+    assert said[1]["pairs"] > said[0]["pairs"]
+    for _ in range(5):
+        try:
+            said.append(chain.submit(same))
+        except UserError as error:
+            assert "has been decided: valid, not proven faster" in error.message
+            break
+    assert said[-1]["pairs"] == 16
+    assert chain.problems() == []
+
+
+def test_the_reigning_record_and_an_unknown_parent_are_refused(chain: Board) -> None:
+    with pytest.raises(UserError, match="it is the reigning record toy/cpu-1thread/002-my-muon"):
+        chain.submit(chain.folder / "my Muon!")
+    orphan = chain.submission("orphan", 0.5, authors='parent = "toy/cpu-1thread/009"\nauthors')
+    with pytest.raises(UserError, match="toy/cpu-1thread/009: no such record"):
+        chain.submit(orphan)
+
+
+def test_a_submission_that_breaks_a_rule_is_not_raced(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = check.Result(check.BY_ID["trains"], [check.Finding("nothing is trained")])
+    monkeypatch.setattr(check.Checker, "results", lambda self: iter([broken]))
+    with pytest.raises(UserError, match="trains: nothing is trained"):
+        board.submit(board.submission("adamw", 1.0))
+    assert board.runner.started == []
+
+
+def test_a_first_submission_that_misses_the_target_is_no_record(board: Board) -> None:
+    board.loss = 3.95
+    said = board.submit(board.submission("adamw", 1.0))
+    assert (said["verdict"], said["record"]) == ("misses target", None)
+    assert history(board.where) == []
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    table = json.loads(path.read_text())
+    change(table)
+    path.write_text(json.dumps(table))
+
+
+def append(path: Path, text: str) -> None:
+    path.chmod(0o644)
+    path.write_text(path.read_text() + text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda f: edit(f / "record.json", lambda t: t.update(val_loss=3.0)), "record.json: val_loss: 3.0 where"),
+        (lambda f: edit(f / "record.json", lambda t: t.update(parent=None)), "record.json: parent: None where"),
+        (lambda f: edit(f / "record.json", lambda t: t["ratio"].update(low=2.0)), "record.json: ratio"),
+        (lambda f: edit(f / "record.json", lambda t: t.update(schema_version=9)), "schema_version: 9 where"),
+        (lambda f: edit(f / "record.json", lambda t: t.update(colour="red")), "record.json: colour"),
+        (lambda f: edit(f / "verdict.json", lambda t: t.update(verdict="slower")), "verdict.json: verdict"),
+        (lambda f: edit(f / "verdict.json", lambda t: t["equal_loss"].update(low=9)), "verdict.json: equal_loss"),
+        (lambda f: (f / "verdict.json").unlink(), "verdict.json: missing"),
+        (
+            lambda f: (f / "runs.jsonl").write_text((f / "runs.jsonl").read_text().replace("3.7", "3.6")),
+            "line 1: chain",
+        ),
+        (lambda f: (f / "runs.jsonl").write_text(""), "verdict.json: there, though"),
+        (lambda f: append(f / "submission" / "train.py", "# x\n"), "submission/: its digest"),
+        (lambda f: (f / "notes.md").write_text("# Mine\n"), "notes.md: the figures"),
+        (lambda f: shutil.rmtree(f.parent / "attempts"), "plan.json: not that of attempts/"),
+        (lambda f: f.rename(f.with_name("007-late")), "number 002 is due here"),
+        (lambda f: shutil.rmtree(f.parent / "001-adamw"), "the reference is not the submission of the record before"),
+    ],
+)
+def test_whatever_is_changed_in_a_record_is_found(chain: Board, damage: Callable[[Path], object], said: str) -> None:
+    damage(history(chain.where)[1])
+    assert any(said in problem for problem in chain.problems()), chain.problems()
+    done = chain.invoke("records", "verify")
+    assert done.exit_code == 1
+    assert "DIFFERS" in done.stdout
+
+
+def test_notes_are_for_people_but_for_the_figures(chain: Board) -> None:
+    notes = history(chain.where)[1] / "notes.md"
+    notes.write_text(notes.read_text().replace("The methods in a few sentences", "Muon, with my own constants"))
+    assert chain.problems() == []
+
+
+def test_a_record_of_an_older_schema_is_brought_up_to_date(chain: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = history(chain.where)[1]
+    now = load_record(folder)
+
+    def age(table: dict[str, Any]) -> None:
+        table["schema_version"] = 0
+        table["name"] = table.pop("title")
+
+    def upgrade(table: dict[str, Any]) -> dict[str, Any]:
+        title = table.pop("name")
+        return {**table, "title": title, "schema_version": 1}
+
+    edit(folder / "record.json", age)
+    monkeypatch.setattr(records, "UPGRADES", {0: upgrade})
+    assert load_record(folder) == now
+
+
+def test_a_record_that_was_overtaken_meanwhile_is_not_filed(chain: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    slower, faster = chain.submission("slower", 0.6), chain.submission("faster", 0.5)
+    with monkeypatch.context() as later:
+        later.setattr(campaigns, "file_record", _refuse)
+        with pytest.raises(UserError, match="not now"):
+            chain.submit(slower)
+    chain.submit(faster)
+    waiting = sorted((chain.where.records / "toy" / "cpu-1thread" / "attempts").iterdir())[-2]
+    done = chain.invoke("resume", waiting.name)
+    assert isinstance(done.exception, UserError)
+    assert "no longer the reigning record" in done.exception.message
+
+
+def _refuse(*_: object) -> Path:
+    raise UserError("not now", "later")
+
+
+def test_a_filing_that_was_cut_short_is_made_good(chain: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = chain.submission("fast", 0.6)
+    with monkeypatch.context() as later:
+        later.setattr(campaigns, "file_record", _refuse)
+        with pytest.raises(UserError, match="not now"):
+            chain.submit(fast)
+    runs = len(chain.runner.started)
+    assert Path(chain.submit(fast)["record"]).name == "003-fast"
+    assert len(chain.runner.started) == runs
+    assert chain.problems() == []
