@@ -25,9 +25,10 @@ from harness.evidence.calibration import Resolution, calibrate, resolution, writ
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, DecidedCampaign
 from harness.evidence.race import BASELINE_RUNS, settled_after, time_left
-from harness.evidence.records import ATTEMPTS, NOTES, file_record
+from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, file_record
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
+from harness.evidence.verifications import keep_verification
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
@@ -37,11 +38,10 @@ STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWE
 
 def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
     """The folder of a campaign: by path or id, or the latest one that is not finished. Raises UserError."""
-    known = sorted(
-        [*(runs_dir / FOLDER).glob(f"*/{PLAN}"), *records_dir.glob(f"*/*/attempts/*/{PLAN}")],
-        key=lambda path: path.parent.name,
-    )
-    folders = [path.parent for path in known]
+    patterns = (f"*/*/{ATTEMPTS}/*/{PLAN}", f"*/*/*/{VERIFICATIONS}/*/{PLAN}")
+    known = [*(runs_dir / FOLDER).glob(f"*/{PLAN}")]
+    known += [path for pattern in patterns for path in records_dir.glob(pattern)]
+    folders = sorted((path.parent for path in known), key=lambda folder: folder.name)
     if word is not None:
         named = [folder for folder in [Path(word), *folders] if word in (str(folder), folder.name)]
         for folder in named:
@@ -135,6 +135,9 @@ def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVe
     verdict = keep_verdict(campaign)
     assert verdict is not None, "a race that ended without interruption has a verdict"
     filed, refused = None, None
+    if campaign.folder.parent.name == VERIFICATIONS:
+        _end_verification(campaign, verdict, where, silent)
+        return verdict
     if campaign.folder.parent.name == ATTEMPTS and verdict.verdict is Verdict.RECORD:
         try:
             filed = file_record(campaign, where, campaign.plan.arms[CANDIDATE].name, datetime.now(UTC))
@@ -150,6 +153,23 @@ def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVe
     if refused is not None:
         raise refused
     return verdict
+
+
+def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: Where, silent: bool) -> None:
+    found = keep_verification(campaign, where)
+    if silent:
+        output.as_json({**report(campaign, verdict), "verification": found.model_dump(mode="json")})
+        return
+    print_verdict(campaign, verdict)
+    if found.filed is not None:
+        output.line(
+            f"{'filed':<17} {interval(found.filed)} against {found.against}; differ by chance: p {found.p or 0:.3g}"
+        )
+    said = "agrees" if found.agrees else "DOES NOT AGREE"
+    alone = "confirms it by itself" if found.confirms else "does not show it by itself"
+    output.line(
+        f"{'verification':<17} {said} with {found.record}; this race {alone}", "green" if found.agrees else "red"
+    )
 
 
 def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> None:

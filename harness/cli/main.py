@@ -16,8 +16,23 @@ from typing import Any
 import typer
 
 from harness.cli import (
-    board, budget, calibrate, check, data, doctor, journal, new, output, race, records, resume, run, submit, tune,
-)  # fmt: skip
+    board,
+    budget,
+    calibrate,
+    check,
+    data,
+    doctor,
+    journal,
+    new,
+    output,
+    race,
+    records,
+    resume,
+    run,
+    submit,
+    tune,
+    verify,
+)
 from harness.errors import UserError
 
 # typer exports only the class that is made from this one, which moved from click into typer itself.
@@ -39,6 +54,7 @@ app.command()(new.new)
 app.command()(check.check)
 app.command()(race.race)
 app.command()(submit.submit)
+app.command()(verify.verify)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)

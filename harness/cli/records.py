@@ -23,16 +23,18 @@ def verify(
     as_json: options.Json = False,
     records_dir: options.RecordsDir = options.RECORDS_DIR,
 ) -> None:
-    """Recompute the digests and statistics of all records and attempts. Exit code 1 where something differs."""
+    """Recompute digests and statistics of all records, attempts and verifications. Exit code 1 where one differs."""
     from harness.evidence.arms import Where
     from harness.evidence.records import check_records
+    from harness.evidence.verifications import check_verifications
 
     if not records_dir.is_dir():
         raise UserError(f"{records_dir}: no such folder", "give the folder of the records: --records-dir")
     classes = sorted(path for path in records_dir.glob("*/*") if path.is_dir() and task in (None, path.parent.name))
-    checked = [
-        found for path in classes for found in check_records(Where(path.parent.name, path.name, records_dir))
-    ]  # fmt: skip
+    checked = []
+    for path in classes:
+        where = Where(path.parent.name, path.name, records_dir)
+        checked += [*check_records(where), *check_verifications(where)]
     ok = not any(found.problems for found in checked)
     if as_json:
         records = [{"name": found.name, "ok": not found.problems, "problems": found.problems} for found in checked]
@@ -43,6 +45,7 @@ def verify(
             output.line(f"{word:<8} {found.name}", style)
             for problem in found.problems:
                 output.line(f"         {problem}")
-        output.line(f"{len(checked)} records and attempts, {sum(bool(found.problems) for found in checked)} differ")
+        differ = sum(bool(found.problems) for found in checked)
+        output.line(f"{len(checked)} records, attempts and verifications, {differ} differ")
     if not ok:
         raise typer.Exit(1)

@@ -267,7 +267,7 @@ def check_records(where: Where) -> list[Checked]:
         checked.append(Checked(f"{where.task}/{where.hardware}/{folder.name}", problems))
     for plan in sorted((where.records / where.task / where.hardware / ATTEMPTS).glob(f"*/{PLAN}")):
         try:
-            problems = _attempt_problems(read_campaign(plan.parent))
+            problems = verdict_problems(read_campaign(plan.parent))
         except UserError as error:
             problems = [error.message]
         checked.append(Checked(f"{where.task}/{where.hardware}/{ATTEMPTS}/{plan.parent.name}", problems))
@@ -277,7 +277,7 @@ def check_records(where: Where) -> list[Checked]:
 def _record_problems(folder: Path, where: Where, parent: Parent | None) -> list[str]:
     campaign = read_campaign(folder)
     record, submission = load_record(folder), submission_of_record(folder)
-    problems = _attempt_problems(campaign)
+    problems = verdict_problems(campaign)
     plan = campaign.plan
     if submission.digest != plan.arms[CANDIDATE].digest:
         problems.append(f"{SUBMISSION}/: its digest is not that of plan.json")
@@ -309,7 +309,7 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _attempt_problems(campaign: Campaign[Any]) -> list[str]:
+def verdict_problems(campaign: Campaign[Any]) -> list[str]:
     """What in an attempt does not follow from its plan and lines; an unfinished one has no verdict yet."""
     if not isinstance(campaign.plan, DecidedCampaign):
         return [f"{PLAN}: kind: a {campaign.plan.kind} is no attempt"]
@@ -318,9 +318,13 @@ def _attempt_problems(campaign: Campaign[Any]) -> list[str]:
         return [] if due is None else [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"]
     if due is None:
         return [f"{VERDICT}: there, though the campaign has not come to a verdict"]
-    kept = read_verdict(campaign)
-    wrong = [name for name in type(due).model_fields if not _same(getattr(kept, name), getattr(due, name))]
-    return [f"{VERDICT}: {name}: {getattr(kept, name)!r} where the runs give {getattr(due, name)!r}" for name in wrong]
+    return differences(VERDICT, read_verdict(campaign), due)
+
+
+def differences(file: str, kept: Strict, due: Strict) -> list[str]:
+    """The fields of a kept file that are not what was computed again, which is of the same class."""
+    values = [(name, getattr(kept, name), getattr(due, name)) for name in type(due).model_fields]
+    return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in values if not _same(a, b)]
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,53 @@
+"""`speedrun verify RECORD`: race a record again on this machine, and say whether that agrees."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli import options, output
+
+
+def verify(
+    record: Annotated[
+        str | None, typer.Argument(metavar="RECORD", help="Such as gcide/cpu-1thread/002, or `best`.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every record of the task and class, oldest first.")] = False,
+    first: Annotated[bool, typer.Option("--first", help="Race against the first record, not the parent.")] = False,
+    pairs: Annotated[int, typer.Option(help="At most so many pairs: 4, 6, 8, 12 or 16.")] = 8,
+    task: Annotated[str, typer.Option(help="Task of `best` and --all.")] = options.DEFAULT_TASK,
+    hardware: options.HardwareName = options.DEFAULT_CLASS,
+    as_json: options.Json = False,
+    data_dir: options.DataDir = options.DATA_DIR,
+    runs_dir: options.RunsDir = options.RUNS_DIR,
+    records_dir: options.RecordsDir = options.RECORDS_DIR,
+) -> None:
+    """Rerun a record against its parent and attach what was found: machine, ratio, interval, agrees or not."""
+    from datetime import UTC, datetime
+
+    from harness.cli import campaigns
+    from harness.errors import UserError
+    from harness.evidence.arms import Where, submission_folder
+    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.records import history, load_record
+    from harness.evidence.series import Places
+    from harness.evidence.verifications import plan_verification
+    from harness.machine import fingerprint
+
+    if every == (record is not None):
+        raise typer.BadParameter("name a record, or use --all")
+    if every and as_json:
+        raise typer.BadParameter("--json is for one record")
+    where = Where(task, hardware, records_dir)
+    folders = history(where) if every else [submission_folder(record or "", where).parent]
+    if not folders:
+        raise UserError(f"{task}, {hardware}: no record yet", "`speedrun submit` files the first one")
+    require_idle_machine()
+    for folder in folders:
+        found = load_record(folder)
+        place = Where(found.task, found.hardware_class, records_dir)
+        if not as_json:
+            output.note(f"verifying {found.id}")
+        campaign = plan_verification(folder, place, first, pairs, fingerprint(), datetime.now(UTC))
+        campaigns.go_on(campaign, Places(data_dir, runs_dir), place, silent=as_json)

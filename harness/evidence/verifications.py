@@ -1,0 +1,156 @@
+"""Verifications: a record raced again, here, against its parent or the first record, and whether that agrees.
+
+verifications/ID/ in the record's folder is the campaign itself with verification.json at its end, so that anybody can
+compute it again; other people's verifications come in as such folders.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.bundle import write_atomically
+from harness.core.files import parse_json, read_file
+from harness.core.task import Strict
+from harness.errors import UserError, describe_validation
+from harness.evidence.arms import Side, Where
+from harness.evidence.calibration import calibration_for
+from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
+from harness.evidence.race import decide_campaign, plan_baseline, plan_race
+from harness.evidence.records import (
+    MAX_RECORD_BYTES,
+    RESTORE,
+    VERIFICATIONS,
+    Checked,
+    differences,
+    history,
+    load_record,
+    submission_of_record,
+    verdict_problems,
+)
+from harness.evidence.verdict import verdict_of
+from harness.machine import Machine
+from harness.statistics import Interval, Verdict, chain_product, compare_with_direct
+
+VERIFICATION = "verification.json"
+DISAGREES_BELOW = 0.01  # of the two-sided p that the two ratios differ by chance
+
+
+class Verification(Strict):
+    """verification.json. Ratios are at equal loss, `against` over the record; limits at 99% one-sided.
+
+    `filed`: what the races of the history say, multiplied along the chain from `against` to the record; `found`: what
+    this race says; None for the first record, which has no reference. `p`: two-sided, that they differ so by chance.
+    `agrees`: p of at least 0.01, and the target not missed. `confirms`: this race alone shows the record to be faster;
+    for the first record: to reach the target.
+    """
+
+    schema_version: Literal[1] = 1
+    record: Text
+    against: Text | None
+    campaign: Text
+    date: Text
+    machine: Text
+    machine_digest: Digest
+    same_machine: bool  # the same kind as that of the record
+    verdict: Verdict
+    pairs: int
+    filed: Interval | None
+    found: Interval | None
+    p: float | None
+    p_target: float
+    agrees: bool
+    confirms: bool
+    chain: Digest
+
+
+def plan_verification(
+    folder: Path, where: Where, against_first: bool, pairs: int, machine: Machine, now: datetime
+) -> Campaign[Any]:
+    """A race of a record against its parent, or the first record, planned and kept in the record's folder."""
+    before = [record for record in history(where) if record.name < folder.name]
+    submission, calibration = submission_of_record(folder), calibration_for(where)
+    side = Side(load_record(folder).id, submission)
+    parent = folder / VERIFICATIONS
+    if not before:
+        first = plan_baseline(side, where.hardware, calibration, machine, now)
+        return create_campaign(parent, first, {CANDIDATE: submission})
+    other = before[0] if against_first else before[-1]
+    reference = submission_of_record(other)
+    sides = (side, Side(load_record(other).id, reference))
+    plan = plan_race(sides, where.hardware, pairs, calibration, machine, now)
+    return create_campaign(parent, plan, {CANDIDATE: submission, REFERENCE: reference})
+
+
+def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
+    """What a finished race in verifications/ says about the record in whose folder it is. Raises UserError."""
+    plan, folder = campaign.plan, campaign.folder.parent.parent
+    verdict, record = verdict_of(campaign), load_record(folder)
+    if verdict is None:
+        raise UserError(f"{campaign.folder}: has no verdict yet", f"speedrun resume {plan.id}")
+    if plan.arms[CANDIDATE].digest != record.submission:
+        raise UserError(f"{campaign.folder}/{PLAN}: it raced another submission than that of {record.id}", RESTORE)
+    valid = verdict.verdict not in (Verdict.MISSES_TARGET, Verdict.INVALID)
+    against, filed, p = None, None, None
+    if REFERENCE in plan.arms:
+        chain = [load_record(path) for path in history(where) if path.name <= folder.name]
+        start = next((n for n, one in enumerate(chain) if one.submission == plan.arms[REFERENCE].digest), None)
+        if start is None or start + 1 >= len(chain):
+            raise UserError(f"{campaign.folder}/{PLAN}: its reference is no record before {record.id}", RESTORE)
+        against = chain[start].id
+        product = chain_product([one.estimate for one in chain[start + 1 :] if one.estimate is not None])
+        slope, faster = plan.calibration.slope, decide_campaign(plan, campaign.course).faster
+        filed = product.interval(slope, plan.deciding.sequence.level)
+        if faster is not None:
+            p = compare_with_direct(product, faster.estimate, slope).p
+    found = verdict.equal_loss
+    agrees = valid and (against is None or (p is not None and p >= DISAGREES_BELOW))
+    confirms = found is not None and found.low > 1 if against else verdict.verdict is Verdict.RECORD
+    return Verification(
+        record=record.id, against=against, campaign=plan.id, date=plan.started[:10], machine=plan.machine,
+        machine_digest=plan.machine_digest, same_machine=plan.machine_digest == record.machine_digest,
+        verdict=verdict.verdict, pairs=verdict.pairs, filed=filed, found=found, p=p, p_target=verdict.p_target,
+        agrees=agrees, confirms=confirms, chain=campaign.chain,
+    )  # fmt: skip
+
+
+def keep_verification(campaign: Campaign[Any], where: Where) -> Verification:
+    """Writes verification.json into the campaign's folder."""
+    found = verification_of(campaign, where)
+    text = json.dumps(found.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
+    write_atomically(campaign.folder / VERIFICATION, text)
+    return found
+
+
+def read_verification(folder: Path) -> Verification:
+    """verification.json of a campaign's folder. Raises UserError that names file and field."""
+    path = folder / VERIFICATION
+    content = read_file(path, MAX_RECORD_BYTES, RESTORE, follow_link=False)
+    try:
+        parse_json(content)
+        return Verification.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        raise describe_validation(error, path, RESTORE) from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}", RESTORE) from None
+
+
+def check_verifications(where: Where) -> list[Checked]:
+    """Computes every finished verification of a task and class again."""
+    checked = []
+    plans = [path for record in history(where) for path in sorted(record.glob(f"{VERIFICATIONS}/*/{PLAN}"))]
+    for folder in [path.parent for path in plans]:
+        try:
+            campaign = read_campaign(folder)
+            problems = verdict_problems(campaign)
+            if not problems and verdict_of(campaign) is not None:
+                problems = differences(VERIFICATION, read_verification(folder), verification_of(campaign, where))
+        except UserError as error:
+            problems = [error.message]
+        checked.append(Checked(folder.relative_to(where.records).as_posix(), problems))
+    return checked

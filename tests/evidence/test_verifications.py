@@ -1,0 +1,105 @@
+"""verify: a record raced again agrees, disagrees, or says too little; everything of it can be computed again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.campaign import Request
+from harness.errors import UserError
+from harness.evidence.records import history
+from harness.evidence.verifications import check_verifications
+from tests.evidence.board import Board
+from tests.evidence.fake import FakeRunner, Given
+
+
+def verify(board: Board, *arguments: object) -> dict[str, Any]:
+    done = board.invoke("verify", *arguments, "--json")
+    if isinstance(done.exception, UserError):
+        raise done.exception
+    assert done.exit_code == 0, (done.output, done.exception)
+    found: dict[str, Any] = json.loads(done.stdout)["verification"]
+    return found
+
+
+def problems(board: Board) -> list[str]:
+    return [problem for checked in check_verifications(board.where) for problem in checked.problems]
+
+
+def test_a_record_raced_again_agrees(chain: Board) -> None:
+    found = verify(chain, "toy/cpu-1thread/002")
+    assert found["agrees"] and found["confirms"] and found["same_machine"]
+    assert found["against"] == "toy/cpu-1thread/001-adamw"
+    assert found["filed"]["ratio"] == pytest.approx(1.25, abs=0.02)
+    assert found["found"]["ratio"] == pytest.approx(1.25, abs=0.02)
+    kept = history(chain.where)[1] / "verifications" / found["campaign"] / "verification.json"
+    assert json.loads(kept.read_text()) == found
+    assert problems(chain) == [] and chain.problems() == []
+
+
+def test_the_first_record_is_verified_by_its_target(chain: Board) -> None:
+    found = verify(chain, "toy/cpu-1thread/001")
+    assert found["agrees"] and found["confirms"]
+    assert (found["against"], found["filed"], found["found"], found["pairs"]) == (None, None, None, 12)
+    assert problems(chain) == []
+
+
+def test_a_race_against_the_first_record_is_compared_with_the_chain(chain: Board) -> None:
+    chain.submit(chain.submission("third", 0.6))
+    found = verify(chain, "toy/cpu-1thread/003", "--first")
+    assert found["against"] == "toy/cpu-1thread/001-adamw"
+    assert found["filed"]["ratio"] == pytest.approx(1 / 0.6, rel=0.03)
+    assert found["agrees"]
+    assert problems(chain) == []
+
+
+def test_a_gain_that_does_not_repeat_disagrees(chain: Board) -> None:
+    chain.runner = FakeRunner(lambda request: Given(None, 3.8 + 1e-9 * request.facts["number"]))
+    found = verify(chain, "toy/cpu-1thread/002")
+    assert not found["agrees"] and not found["confirms"]
+    assert found["p"] < 0.01
+    assert problems(chain) == []
+
+
+def test_a_record_that_misses_the_target_here_disagrees(chain: Board) -> None:
+    chain.loss = 3.95
+    found = verify(chain, "toy/cpu-1thread/001")
+    assert (found["verdict"], found["agrees"], found["confirms"]) == ("misses target", False, False)
+
+
+def test_an_interrupted_verification_is_resumed_and_attached(chain: Board) -> None:
+    usual = chain.outcome
+
+    def once(request: Request) -> Given:
+        return Given("interrupted") if request.facts["number"] == 3 else usual(request)
+
+    chain.runner = FakeRunner(once)
+    assert chain.invoke("verify", "toy/cpu-1thread/002").exit_code == 130
+    assert problems(chain) == []
+    done = chain.invoke("resume", "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["verification"]["agrees"]
+    assert problems(chain) == []
+
+
+def test_all_walks_the_history(chain: Board) -> None:
+    done = chain.invoke("verify", "--all", "--task", "toy")
+    assert done.exit_code == 0, done.exception
+    assert done.stdout.count("agrees with") == 2
+    assert len(check_verifications(chain.where)) == 2
+
+
+def test_an_edited_verification_is_found(chain: Board) -> None:
+    found = verify(chain, "toy/cpu-1thread/002")
+    path: Path = history(chain.where)[1] / "verifications" / found["campaign"] / "verification.json"
+    path.write_text(path.read_text().replace('"agrees": true', '"agrees": false'))
+    assert [problem for problem in problems(chain) if "verification.json: agrees: False where" in problem]
+    assert chain.invoke("records", "verify").exit_code == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("best", "--all"), ("--all", "--json")])
+def test_usage(chain: Board, arguments: tuple[str, ...]) -> None:
+    assert chain.invoke("verify", *arguments).exit_code == 2
