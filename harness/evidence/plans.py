@@ -46,7 +46,7 @@ class Arm(Strict):
 class ScheduledRun(Strict):
     """A run to come. The runs of a block (a pair of a race) stand side by side and are repeated together."""
 
-    block: int = Field(ge=0)
+    block: int = Field(ge=0, lt=MAX_SCHEDULE)
     arm: ArmName
     seed: int = Field(ge=0, lt=2**31)
 

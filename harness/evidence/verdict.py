@@ -13,7 +13,7 @@ from harness.core.files import parse_json, read_file
 from harness.core.task import Strict
 from harness.errors import UserError, describe_validation
 from harness.evidence.course import Ending, RunLine
-from harness.evidence.folder import MAX_PLAN_BYTES, RESTORE, VERDICT, Campaign
+from harness.evidence.folder import MAX_PLAN_BYTES, PLAN, RESTORE, VERDICT, Campaign
 from harness.evidence.plans import DecidedCampaign
 from harness.evidence.race import decide_campaign, timed_run
 from harness.statistics import Interval, Stop, Verdict
@@ -74,7 +74,10 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
     """The verdict of a race or baseline as it stands; None while it goes on."""
     plan: DecidedCampaign = campaign.plan
     course = campaign.course
-    decision = decide_campaign(plan, course)
+    try:
+        decision = decide_campaign(plan, course)
+    except ValueError as error:  # of the statistics, for a plan that this harness would not have made
+        raise UserError(f"{campaign.folder}/{PLAN}: {error}", RESTORE) from None
     if decision.verdict is None:
         return None
     faster, target = decision.faster, decision.target

@@ -22,6 +22,8 @@ from harness.core.data.shards import open_shard, write_shard
 from harness.core.files import parse_json, read_file
 from harness.core.task import hardware_class, load_task
 from harness.errors import UserError
+from harness.evidence.folder import read_campaign
+from harness.evidence.verifications import read_verification
 from harness.journal import verify
 from harness.paths import PACKAGE
 from harness.references import REFERENCE_FILE
@@ -33,6 +35,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "task.toml": load_task,
     "run.json": read_record,
     "record.json": read_table,
+    "plan.json": lambda path: read_campaign(path.parent),
+    "verification.json": lambda path: read_verification(path.parent),
     "a.bin": lambda path: open_shard(path, None),
     "journal.jsonl": verify,
     "submission.toml": lambda path: load_submission(path.parent),
