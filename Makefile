@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install baseline test test-all lint format lock tune tune-report check board clean
+.PHONY: help install baseline test test-all lint format lock tune tune-report check submit verify board clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,12 @@ tune-report: $(READY)  ## Rebuild the report on the baseline's tuning from its t
 
 check: $(READY)  ## Check a submission against every rule: make check SUB=baseline
 	@$(BIN)/speedrun check $(SUB)
+
+submit: $(READY)  ## Race a submission against the reigning record: make submit SUB=my-attempt
+	@$(BIN)/speedrun submit $(SUB)
+
+verify: $(READY)  ## Race a record again on this machine: make verify RECORD=gcide/cpu-1thread/001
+	@$(BIN)/speedrun verify $(RECORD)
 
 board: $(READY)  ## The records and the latest runs
 	@$(BIN)/speedrun board

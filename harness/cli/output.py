@@ -87,7 +87,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
 def drawn_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
     """What `table` prints, for a display that is redrawn."""
     cells = [[_cell(cell) for cell in row] for row in rows]
-    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    heading = None if title is None else Text(clean(title))
+    drawn = Table(title=heading, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[index]) for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")

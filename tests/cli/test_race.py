@@ -119,3 +119,15 @@ def test_a_race_without_calibration_says_how_to_get_one(toy: Toy, tmp_path: Path
     assert done.returncode == 1
     assert "speedrun calibrate" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_words_of_a_foreign_plan_cannot_steer_the_terminal() -> None:
+    from rich.console import Console
+
+    from harness.cli import output
+
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(output.drawn_table(("pair",), [("\x1b[2J",)], title="[red]\x1b]0;owned\x07[/red]"))
+    assert "\x1b" not in captured.get()
+    assert "[red]" in captured.get()

@@ -19,6 +19,8 @@ from tests.evidence.conftest import board, chain, own_machine_lock  # noqa: F401
 from tests.evidence.fake import FakeRunner, calibration, new_race
 from tests.fuzz.strategies import allowed, as_json, retold, search, sizes, wounded
 
+MOST_CASES = 2000  # each reads a whole folder, some with its statistics
+
 
 @sizes
 def test_plan_json(toy: Toy, tmp_path: Path, cases: int) -> None:
@@ -32,7 +34,7 @@ def test_plan_json(toy: Toy, tmp_path: Path, cases: int) -> None:
             lambda: verdict_of(found) if isinstance((found := read_campaign(path.parent)).plan, DecidedCampaign) else 0
         )
 
-    search(cases, wounded(path.read_bytes()) | retold(table).map(as_json), read)
+    search(min(cases, MOST_CASES), wounded(path.read_bytes()) | retold(table).map(as_json), read)
 
 
 @sizes
@@ -52,8 +54,10 @@ def test_runs_jsonl_and_verdict_json(toy: Toy, tmp_path: Path, cases: int) -> No
         verdict.write_bytes(content)
         allowed(lambda: read_verdict(campaign))
 
-    search(cases, wounded(lines) | retold(first).map(lambda table: json.dumps(table).encode()), read_runs)
-    search(cases, wounded(kept) | retold(json.loads(kept)).map(as_json), read_kept)
+    search(
+        min(cases, MOST_CASES), wounded(lines) | retold(first).map(lambda table: json.dumps(table).encode()), read_runs
+    )
+    search(min(cases, MOST_CASES), wounded(kept) | retold(json.loads(kept)).map(as_json), read_kept)
 
 
 @sizes
@@ -66,7 +70,7 @@ def test_record_json(chain: Board, cases: int) -> None:  # noqa: F811
         allowed(lambda: load_record(path.parent))
         assert check_records(chain.where)
 
-    search(min(cases, 200), wounded(content) | retold(json.loads(content)).map(as_json), read)
+    search(min(cases, MOST_CASES // 10), wounded(content) | retold(json.loads(content)).map(as_json), read)
 
 
 @sizes
@@ -79,4 +83,4 @@ def test_calibration_json(tmp_path: Path, cases: int) -> None:
         path.write_bytes(changed)
         allowed(lambda: calibration_for(where))
 
-    search(cases, wounded(content) | retold(json.loads(content)).map(as_json), read)
+    search(min(cases, MOST_CASES), wounded(content) | retold(json.loads(content)).map(as_json), read)
