@@ -73,16 +73,14 @@ class RaceView:
         plan, pairs = self._campaign.plan, len(self._campaign.course.blocks)
         decision = decide_campaign(plan, self._campaign.course)
         left = time_left(plan, self._campaign.lines, pairs)
-        looks = f"next look after {decision.next_look} pairs, {decision.looks_left} looks left"
+        looks = f"next look after {decision.next_look}, {decision.looks_left} looks left"
         times = f"{duration(left.next_look)} to it, at most {duration(left.maximum)}"
-        return [f"after {pairs} pairs: {_so_far(decision)}", f"{looks}; {times}" if decision.next_look else "done"]
+        return [f"done {pairs}: {_so_far(decision)}", f"{looks}; {times}" if decision.next_look else "the last look"]
 
 
 def _so_far(decision: Decision) -> str:
-    if decision.faster is None:
-        return "an interval needs two pairs"
-    p = f"; reaches the target: p {decision.target.p:.3g}" if decision.target else ""
-    return f"ratio at equal loss {interval(decision.faster.interval)}{p}"
+    ratio = "" if decision.faster is None else f"ratio at equal loss {interval(decision.faster.interval)}; "
+    return f"{ratio}reaches the target: p {decision.target.p if decision.target else 1.0:.3g}"
 
 
 class CalibrationView:

@@ -73,6 +73,11 @@ class Campaign(Generic[AnyPlan]):
                 raise UserError(f"{source}: its files are no longer those of the plan", RESTORE)
         return loaded
 
+    def read_again(self) -> None:
+        """Takes up what another process has added since the folder was read. Raises UserError."""
+        found = read_campaign(self.folder)
+        self.lines[:], self.chain = found.lines, found.chain
+
     def append(self, line: RunLine) -> None:
         """Adds a line, on the disk when this returns; what a killed writer left of another is removed. UserError."""
         chain = _chained(self.chain, line)

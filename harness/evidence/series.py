@@ -33,6 +33,7 @@ from harness.paths import TASKS
 
 REPEATS_IN_A_ROW = 3  # of a run that keeps ending by no fault of its own, before a person must look
 MESSAGE_CHARACTERS = 2000
+START_NEW = "start a new campaign; what was measured so far stays with this one"
 
 Runner = Callable[[Request], object]
 
@@ -92,15 +93,19 @@ def carry_on(
 ) -> Course:
     """Runs what the plan asks for until `settled` or the end of the schedule; answers how far it came.
 
+    Where nothing is left to do, nothing is asked of this machine: a finished campaign can be looked at anywhere.
     Raises Interrupted after Ctrl-C in a run, and UserError where the campaign belongs to another machine or another
     state of harness, task or data, where another process has it, and where a run keeps ending by no fault of its own.
     """
+    if settled(campaign.course) or campaign.course.next is None:
+        return campaign.course
     _require_same_conditions(campaign)
     journal = Journal(places.runs / "journal.jsonl")
     with ExitStack() as stack:
         what, remedy = f"{campaign.folder}: another process does this campaign", "wait for it, or end it with Ctrl-C"
         stack.enter_context(held(campaign.folder / LOCK, f"campaign {campaign.plan.id}", what, remedy))
         stack.enter_context(timing_alone(f"campaign {campaign.folder}"))
+        campaign.read_again()
         for line in absorb(campaign, journal):
             on_line(line)
         repeats = 0
@@ -133,7 +138,7 @@ def absorb(campaign: Campaign[Any], journal: Journal) -> list[RunLine]:
         slot = campaign.course.next
         if slot is None or start.facts["number"] != slot.number:
             what = f"run {start.run} has number {start.facts['number']} in campaign {campaign.plan.id}"
-            raise UserError(f"{journal.path}: {what}, where {len(campaign.lines)} is due", "start a new campaign")
+            raise UserError(f"{journal.path}: {what}, where {len(campaign.lines)} is due", START_NEW)
         campaign.append(_line(campaign, slot, start, ends.get(start.run), journal.path.parent))
         added.append(campaign.lines[-1])
     return added
@@ -171,11 +176,13 @@ def _bundle(campaign: Campaign[Any], slot: Slot, path: Path, digest: str) -> Run
     """The record of a run, which must be what the journal closed and what the plan asked for."""
     content = read_file(path, MAX_RUN_JSON_BYTES, "restore the run's folder", follow_link=False)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise UserError(f"{path}: was changed after the run", "restore it, or start a new campaign")
+        raise UserError(f"{path}: was changed after the run", f"restore it, or {START_NEW}")
     record, arm = read_record(path), campaign.plan.arms[slot.arm]
-    due = (slot.seed, arm.digest, arm.methods, arm.hparams, campaign.plan.task_digest)
-    if due != (record.seed, record.digests["submission"], record.methods, record.hparams, record.digests["task"]):
-        raise UserError(f"{path}: not the run that the plan asked for", "start a new campaign")
+    plan, kept = campaign.plan, record.digests
+    found = (kept["submission"], kept["task"], kept["data"], kept["core"], kept["machine"])
+    due = (arm.digest, plan.task_digest, plan.data_digest, plan.core_digest, plan.machine_digest)
+    if found != due or (record.seed, record.methods, record.hparams) != (slot.seed, arm.methods, arm.hparams):
+        raise UserError(f"{path}: not the run that the plan asked for, or not under its conditions", START_NEW)
     return record
 
 
@@ -183,11 +190,10 @@ def _require_same_conditions(campaign: Campaign[Any]) -> None:
     """Raises UserError where runs done now could not be put beside those done before."""
     plan: CampaignPlan = campaign.plan
     machine = fingerprint()
-    start_new = "start a new one; what was measured so far stays with this one"
     if machine.digest != plan.machine_digest:
         what = f"the campaign belongs to another machine or another torch ({plan.machine})"
-        raise UserError(f"{campaign.folder}: {what}; this is {machine_name(machine)}", start_new)
+        raise UserError(f"{campaign.folder}: {what}; this is {machine_name(machine)}", START_NEW)
     if core_digest() != plan.core_digest:
-        raise UserError(f"{campaign.folder}: harness/core is no longer what it was when the plan was made", start_new)
+        raise UserError(f"{campaign.folder}: harness/core is no longer what it was when the plan was made", START_NEW)
     if data_digest(campaign.task) != plan.data_digest:
-        raise UserError(f"{campaign.folder}: the data of {plan.task} is no longer the same", start_new)
+        raise UserError(f"{campaign.folder}: the data of {plan.task} is no longer the same", START_NEW)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.bundle import RunRecord, write_bundle
-from harness.campaign import Request
+from harness.campaign import Request, data_digest
 from harness.evidence.arms import Side
 from harness.evidence.folder import Campaign, create_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, RaceCampaign
 from harness.evidence.race import plan_race
 from harness.evidence.series import Places
+from harness.frozen import core_digest
 from harness.journal import Journal
 from harness.machine import fingerprint
 from harness.statistics import Slope
@@ -107,7 +108,10 @@ def _record(run_id: str, request: Request, given: Given) -> RunRecord:
         "val_loss": given.loss if judged else None, "seconds": given.seconds if judged else None,
         "cpu_seconds": given.cpu_seconds if judged else None, "times": {"JUDGED": given.seconds + 2},
         "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
-        "digests": {"submission": submission.digest, "task": submission.task.digest},
+        "digests": {
+            "submission": submission.digest, "task": submission.task.digest, "data": data_digest(submission.task),
+            "core": core_digest(), "machine": MACHINE.digest,
+        },
     }  # fmt: skip
     return RunRecord.model_validate(fields)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.bundle import read_record, write_bundle
+from harness.bundle import RunRecord, read_record, write_bundle
 from harness.campaign import Request
 from harness.errors import UserError
 from harness.evidence import series
@@ -23,6 +24,7 @@ from harness.evidence.verdict import verdict_of
 from harness.journal import Journal
 from harness.statistics import Verdict
 from tests.conftest import Toy
+from tests.evidence import fake
 from tests.evidence.fake import MACHINE, POINTS, Died, FakeRunner, Given, new_race, usual
 
 
@@ -173,7 +175,7 @@ def test_another_machine_starts_a_new_campaign(toy: Toy, tmp_path: Path, monkeyp
     monkeypatch.setattr(series, "fingerprint", lambda: replace(MACHINE, cpu="another"))
     with pytest.raises(UserError, match="another machine") as raised:
         carry_on(campaign, places, FakeRunner(), settled_after(campaign.plan))
-    assert "start a new one" in raised.value.remedy
+    assert "start a new campaign" in raised.value.remedy
     assert not (places.runs / "journal.jsonl").exists()
 
 
@@ -202,6 +204,43 @@ def test_one_process_does_a_campaign_and_one_campaign_is_timed(toy: Toy, tmp_pat
     assert "another process does this campaign: process" in said[0]
     assert "timed on this machine, and each would slow the other: process" in said[1]
     assert campaign.plan.id in said[1]
+
+
+def test_a_process_that_waited_takes_up_what_the_other_did(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    early = read_campaign(campaign.folder)
+    runner = FakeRunner(deaths={3: "after the end"})
+    with pytest.raises(Died):
+        carry_on(campaign, places, runner, settled_after(campaign.plan))
+    carry_on(early, places, runner, settled_after(early.plan))
+    assert read_campaign(campaign.folder).lines == early.lines
+    assert len(runner.started) == len(early.lines) == 8
+
+
+def test_a_finished_campaign_can_be_looked_at_anywhere(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    finished = finish(campaign.folder, places, FakeRunner())
+    monkeypatch.setattr(series, "core_digest", lambda: "0" * 64)
+    course = carry_on(read_campaign(campaign.folder), places, FakeRunner(), settled_after(campaign.plan))
+    assert course == finished.course
+
+
+@pytest.mark.parametrize("kept", ["core", "machine", "data", "task", "submission"])
+def test_a_run_under_other_conditions_is_not_taken(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    made = fake._record
+
+    def elsewhere(*arguments: Any) -> RunRecord:
+        record = made(*arguments)
+        return record.model_copy(update={"digests": {**record.digests, kept: "0" * 64}})
+
+    monkeypatch.setattr(fake, "_record", elsewhere)
+    with pytest.raises(UserError, match="not under its conditions"):
+        carry_on(campaign, places, FakeRunner(), settled_after(campaign.plan))
 
 
 def test_a_bundle_changed_after_its_run_is_not_taken(toy: Toy, tmp_path: Path) -> None:
