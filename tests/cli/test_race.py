@@ -79,7 +79,9 @@ def test_an_interrupted_race_is_resumed_to_a_verdict(workshop: Workshop) -> None
     assert verdict["ratio_low"] <= verdict["ratio"] <= verdict["ratio_high"]
 
     campaign = read_campaign(Path(verdict["folder"]))
-    assert [line.block for line in campaign.lines if line.ending is Ending.COUNTS] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert len(campaign.course.blocks) == 4
+    counted = [(line.block, line.arm, line.attempt) for line in campaign.lines if line.ending is Ending.COUNTS]
+    assert len(counted) == len(set(counted)) >= 8  # a busy machine repeats pairs, never a finished run
     assert json.loads((campaign.folder / "verdict.json").read_text()) == verdict["details"]
     assert verify(workshop.runs / "journal.jsonl").ok
 
