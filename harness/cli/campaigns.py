@@ -109,13 +109,16 @@ def _announce(campaign: Campaign[DecidedCampaign]) -> None:
     output.note(f"calibration: {describe_calibration(plan.calibration)}")
     if plan.calibration.machine_digest != plan.machine_digest:
         output.warn(f"warning: calibrated on another machine ({plan.calibration.machine}): speedrun calibrate")
-    first, *too_noisy = describe_resolution(resolution(plan.calibration, plan.deciding.sequence))
-    output.note(first)
-    for text in too_noisy:
-        output.warn(f"warning: {text}")
+    is_race = REFERENCE in plan.arms
+    if is_race:
+        first, *too_noisy = describe_resolution(resolution(plan.calibration, plan.deciding.sequence))
+        output.note(first)
+        for text in too_noisy:
+            output.warn(f"warning: {text}")
     left = time_left(plan, campaign.lines, done)
     looks = ", ".join(map(str, plan.deciding.sequence.looks))
-    output.note(f"looks after {looks} pairs; {duration(left.next_look)} to the next, at most {duration(left.maximum)}")
+    unit = "pairs" if is_race else "runs"
+    output.note(f"looks after {looks} {unit}; {duration(left.next_look)} to the next, at most {duration(left.maximum)}")
 
 
 def _title(plan: DecidedCampaign) -> str:
@@ -208,11 +211,15 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     failed = f"; failed runs: {' and '.join(f'{figures.failed} {arm}' for arm, figures in verdict.arms.items())}"
     again = f"; {verdict.repeated} runs and {verdict.repeated_pairs} pairs done again, {verdict.disturbed} disturbed"
     ended = f"stopped: {verdict.stop}, final" if verdict.final else f"stopped: {verdict.stop}, may be continued"
-    facts.append(("pairs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}"))
+    facts.append(
+        ("pairs" if len(arms) > 1 else "runs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}")
+    )
     faster = f", lower limit above {verdict.minimum_ratio:g}" if len(arms) > 1 else f", {BASELINE_RUNS} judged runs"
     facts.append(("a record needs", f"target reached at p <= 0.01{faster}"))
     facts.append(("calibration", describe_calibration(plan.calibration)))
-    facts.append(("resolution", "; ".join(describe_resolution(resolution(plan.calibration, plan.deciding.sequence)))))
+    if len(arms) > 1:
+        found = resolution(plan.calibration, plan.deciding.sequence)
+        facts.append(("resolution", "; ".join(describe_resolution(found))))
     return facts
 
 
