@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from harness.bundle import RunRecord, read_record, write_bundle
 from harness.campaign import Request
+from harness.core.failures import Failure
 from harness.errors import UserError
 from harness.evidence import series
-from harness.evidence.course import Ending
+from harness.evidence.course import ENDINGS, HARNESS_ERROR, JUDGED, KILLED, Ending
 from harness.evidence.folder import Campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import settled_after
@@ -264,3 +265,7 @@ def test_lines_that_were_lost_come_back_from_the_journal(toy: Toy, tmp_path: Pat
     again = finish(campaign.folder, places, runner)
     assert runs.read_bytes() == content
     assert len(runner.started) == 8 and again.lines == finished.lines
+
+
+def test_every_way_a_run_can_end_means_something_to_its_campaign() -> None:
+    assert ENDINGS.keys() == {*Failure, JUDGED, KILLED, HARNESS_ERROR}
