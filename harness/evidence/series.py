@@ -159,7 +159,7 @@ def _line(campaign: Campaign[Any], slot: Slot, start: Entry, end: Entry | None, 
     if end is not None and end.bundle_digest is not None:
         record = _bundle(campaign, slot, runs_dir / start.run / "run.json", end.bundle_digest)
         status = record.reason or JUDGED
-    elif end is not None:
+    elif end is not None and end.status != KILLED:
         status = HARNESS_ERROR
     return RunLine(
         number=slot.number, block=slot.block, arm=slot.arm, attempt=slot.attempt, seed=slot.seed, run_id=start.run,
