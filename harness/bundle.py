@@ -54,6 +54,7 @@ class RunRecord(BaseModel):
     export_seconds: float | None
     tokens: int | None
     tokens_counted_by: str | None
+    steps: float | None = None  # tokens in steps of the task's size: its score, where it has one
     times: dict[str, float]
     suspended_seconds: float
     judgement: dict[str, Any] | None

@@ -68,6 +68,12 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     submission, task = request.submission, request.submission.task
     methods = submission.methods(request.dropped)
     hparams = submission.hparams(request.settings)
+    if request.hardware.device not in task.caps:
+        known = "a CPU" if "cpu" in task.caps else "GPUs"
+        raise UserError(
+            f"{task.name}: has no caps for {request.hardware.name}; it is run on {known}",
+            "name the class with --class, such as cpu-1thread, 1xH100, 8xH100; speedrun doctor lists this machine's",
+        )
     data_folder = require_prepared(task, request.data_dir)
     for killed in clean_up(request.runs_dir):
         on_event(
@@ -174,6 +180,7 @@ def _record(
         export_seconds=outcome.export_seconds,
         tokens=outcome.tokens,
         tokens_counted_by=outcome.tokens_counted_by,
+        steps=outcome.tokens / task.step_tokens if task.step_tokens and outcome.tokens is not None else None,
         times=outcome.times,
         suspended_seconds=outcome.suspended_seconds,
         judgement=outcome.judgement,

@@ -201,13 +201,19 @@ def install_command(debian: str, fedora: str) -> str:
 
 def data_checks(data_dir: Path) -> list[Check]:
     """Whether each task's folder is there; `speedrun data verify` looks inside."""
+    from harness.core.data.shards import prepared_shards
+    from harness.core.task import load_task
+
     checks = []
-    for name in sorted(path.stem for path in TASKS.glob("*.toml")):
-        folder = data_dir / name
+    for path in sorted(TASKS.glob("*.toml")):
+        task = load_task(path)
+        folder, subject = task.data_folder(data_dir), f"data {path.stem}"
         if folder.is_dir() and any(folder.iterdir()):
-            checks.append(Check("ok", f"data {name}", str(folder)))
+            count = f", {len(prepared_shards(task, folder))} of {len(task.shards)} shards" if task.hub else ""
+            checks.append(Check("ok", subject, f"{folder}{count}"))
         else:
-            checks.append(Check("missing", f"data {name}", "not prepared", f"speedrun data prepare {name}"))
+            first = "" if task.hub is None or task.revision else f"speedrun data lock {path.stem}, then "
+            checks.append(Check("missing", subject, "not prepared", f"{first}speedrun data prepare {path.stem}"))
     return checks
 
 

@@ -34,6 +34,7 @@ def summary(finished: Finished) -> dict[str, Any]:
         "reached_target": record.reached_target,
         "seconds": record.seconds,
         "tokens": record.tokens,
+        "steps": record.steps,
         "trust": record.trust,
         "still_computing": record.still_computing,
         "review": record.review,
@@ -68,11 +69,13 @@ def _print_flags(record: RunRecord) -> None:
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    assert record.val_loss is not None and record.seconds is not None and record.bits_per_byte is not None
+    assert record.val_loss is not None and record.seconds is not None
     verdict = "reached" if record.reached_target else "missed"
     provisional = ", provisional" if record.target_provisional else ""
+    bits = "" if record.bits_per_byte is None else f" ({record.bits_per_byte:.4f} bits/byte)"
+    steps = [] if record.steps is None else [("steps", f"{record.steps:,.2f}, the score of this task")]
     return [
-        ("validation loss", f"{record.val_loss:.4f} nats/token ({record.bits_per_byte:.4f} bits/byte)"),
+        ("validation loss", f"{record.val_loss:.4f} nats/token{bits}"),
         (
             "target",
             f"{record.target:.4f}{provisional}: {verdict} by {abs(record.target - record.val_loss):.4f}",
@@ -83,6 +86,7 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             f"{record.cpu_seconds:.2f} s in the timed part, {record.setup_cpu_seconds:.2f} s before it",
         ),
         ("tokens", f"{record.tokens:,} (counted by the {record.tokens_counted_by})"),
+        *steps,
         ("audit", _audit(record)),
         ("trust", record.trust),
     ]

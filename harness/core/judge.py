@@ -25,10 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from harness.core.audits import AuditReport, ShadowAudit
-from harness.core.data.shards import open_shard
+from harness.core.data.shards import scored_tokens
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
 from harness.core.host import HELLO_SECONDS, HostCaps, ModelHost
@@ -78,7 +76,7 @@ class Judgement:
     """The loss in nats per token over every scored token, and bits per byte of the text they stand for."""
 
     val_loss: float
-    bits_per_byte: float
+    bits_per_byte: float | None  # None where the bytes of the text are not counted
     tokens: int
     columns: int
     seconds: float  # with the start of the model host
@@ -94,7 +92,7 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
     began = time.monotonic()
     task = load_task(job.task)
     shards = task.of_split(job.split)
-    tokens = np.concatenate([open_shard(Path(job.data_folder) / shard.file, shard) for shard in shards])
+    tokens = scored_tokens(task, Path(job.data_folder), job.split)
     windows = Windows(tokens, job.batch, job.length, task.tokenizer.end_of_text)
     with ExitStack() as stack:
         host = stack.enter_context(closing(_launch(job, task, JUDGING_HOSTS[0], job.cpus)))
@@ -109,10 +107,10 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         total = score(host, slots, windows, audit.order, audit, lambda done: on_batch(done, windows.batches), summed)
         scored = time.monotonic()
         report = audit.conclude()
-    text_bytes = sum(shard.text_bytes for shard in shards)
+    text_bytes = sum(shard.text_bytes or 0 for shard in shards)
     return Judgement(
         val_loss=total / windows.scored,
-        bits_per_byte=total / math.log(2) / text_bytes,
+        bits_per_byte=total / math.log(2) / text_bytes if text_bytes else None,
         tokens=windows.scored,
         columns=slots.logits[0].shape[2],
         seconds=round(time.monotonic() - began, 3),

@@ -22,6 +22,7 @@ from harness.paths import TASKS
 MAX_TASK_BYTES = 256 * 1024
 TASK_NAME = r"^[a-z0-9][a-z0-9-]{0,63}$"
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"  # beside the task or in its data: no folder, no way out of one
+REPOSITORY = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"  # on the hub: owner/name
 # tomllib's time and memory grow with the square of a dotted key's length: 64 KiB of it would take 16 GB.
 MAX_DOTS_PER_LINE = 250
 
@@ -45,10 +46,38 @@ class Corpus(Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class TextSource(Strict):
+    """The raw text behind a tokenized copy: a dataset of parquet files whose column `column` has one document a row."""
+
+    repository: str = Field(pattern=REPOSITORY)
+    name: str = Field(pattern=FILE_NAME)
+    column: str
+
+
+class Hub(Strict):
+    """A public copy of the corpus, tokenized, as `.bin` shards in a dataset repository on the Hugging Face hub.
+
+    What the repository holds is pinned by the lock file beside the task, which `speedrun data lock` writes; tasks of
+    one corpus share it, and the folder of the prepared shards. Shards are named by prefix and a number.
+    """
+
+    repository: str = Field(pattern=REPOSITORY)
+    lock: str = Field(pattern=FILE_NAME)
+    folder: str = Field(pattern=FILE_NAME)
+    train: str = Field(pattern=FILE_NAME)
+    validation: str = Field(pattern=FILE_NAME)
+    shard_tokens: int = Field(gt=0)
+    text: TextSource
+
+
 class Tokenizer(Strict):
-    """A byte-level BPE in tiktoken's file format, beside the task file."""
+    """A byte-level BPE in tiktoken's file format, beside the task file.
+
+    With `public` it is the named vocabulary of tiktoken's and not in the repository: see gpt2.py.
+    """
 
     file: str = Field(pattern=FILE_NAME)
+    public: Literal["gpt2"] | None = None
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     pattern: str
     vocab_size: int = Field(gt=1, le=65536)
@@ -56,14 +85,25 @@ class Tokenizer(Strict):
 
 
 class Shard(Strict):
-    """One `.bin` file of the prepared data; `text_bytes` counts the UTF-8 bytes its tokens stand for."""
+    """One `.bin` file of the prepared data; `text_bytes` counts the UTF-8 bytes its tokens stand for.
+
+    Of shards on the hub, documents and bytes are not counted.
+    """
 
     file: str = Field(pattern=FILE_NAME[:-1] + r"\.bin$")
     split: Split
     tokens: int = Field(gt=0)
-    documents: int = Field(gt=0)
-    text_bytes: int = Field(gt=0)
+    documents: int | None = Field(default=None, gt=0)
+    text_bytes: int | None = Field(default=None, gt=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class HubLock(Strict):
+    """What a repository on the hub held when it was first met: never written again by the harness."""
+
+    repository: str
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    shards: list[Shard]
 
 
 class Target(Strict):
@@ -75,10 +115,14 @@ class Target(Strict):
 
 
 class Evaluation(Strict):
-    """Limits of the [batch, length] a submission may declare for its evaluation."""
+    """Limits of the [batch, length] a submission may declare for its evaluation, and how much is scored.
+
+    `tokens` counts the validation tokens that are targets, from the second on; None scores all.
+    """
 
     max_length: int = Field(gt=0)
     max_batch_tokens: int = Field(gt=0)
+    tokens: int | None = Field(default=None, gt=0)
 
 
 class Synthetic(Strict):
@@ -123,10 +167,12 @@ class Task(Strict):
     name: str = Field(pattern=TASK_NAME)
     title: str
     order: Literal["free", "sequential"]
+    step_tokens: int | None = Field(default=None, gt=0)  # the score counts steps of so many tokens; None: seconds
     target: Target
     corpus: Corpus | None = None
+    hub: Hub | None = None
     tokenizer: Tokenizer
-    shards: list[Shard]
+    shards: list[Shard] = []  # of a task with [hub] those of its lock file; none before there is one
     synthetic: Synthetic
     evaluation: Evaluation
     audit: Audit
@@ -134,6 +180,7 @@ class Task(Strict):
     imports: list[str] | None = None  # top-level modules a submission may import; None: `check` does not look
     path: Path = Field(exclude=True)
     digest: str = Field(exclude=True)
+    revision: str | None = Field(default=None, exclude=True)  # of the hub's repository, by the lock file
 
     @model_validator(mode="after")
     def _has_what_a_run_needs(self) -> Task:
@@ -141,12 +188,27 @@ class Task(Strict):
             raise ValueError("tokenizer.end_of_text must be below tokenizer.vocab_size")
         if len({shard.file for shard in self.shards}) < len(self.shards):
             raise ValueError("shards names a file twice")
-        for split in ("train", "validation"):
-            if not self.of_split(split):
-                raise ValueError(f"shards has no entry with split = {split!r}")
+        if self.hub and (self.corpus or self.order != "sequential"):
+            raise ValueError("a task with [hub] has order = 'sequential' and no [corpus]")
+        if self.step_tokens and self.order != "sequential":
+            raise ValueError("step_tokens needs order = 'sequential': tokens must be counted by the referee")
+        if self.hub is None or self.revision is not None:
+            self._has_shards()
+        elif self.shards:
+            raise ValueError("a task with [hub] has its shards in its lock file, not in [[shards]]")
         if set(self.audit.tolerance) != set(self.caps):
             raise ValueError("audit.tolerance must name the devices that caps names")
         return self
+
+    def _has_shards(self) -> None:
+        for split in ("train", "validation"):
+            if not self.of_split(split):
+                raise ValueError(f"shards has no entry with split = {split!r}")
+        if self.hub is None and any(shard.documents is None or shard.text_bytes is None for shard in self.shards):
+            raise ValueError("every entry of shards needs documents and text_bytes")
+        wanted, there = self.evaluation.tokens, sum(shard.tokens for shard in self.of_split("validation"))
+        if wanted is not None and there <= wanted:
+            raise ValueError(f"evaluation.tokens is {wanted:,}, but validation has only {there:,} tokens")
 
     def of_split(self, split: str) -> list[Shard]:
         """The shards of one split, in stream order."""
@@ -158,7 +220,12 @@ class Task(Strict):
 
     def data_folder(self, data_dir: Path) -> Path:
         """Where the prepared shards of this task lie under a data folder."""
-        return data_dir / self.name
+        return data_dir / (self.hub.folder if self.hub else self.name)
+
+    @property
+    def lock_path(self) -> Path | None:
+        """The lock file of a task with [hub], whether it is there or not."""
+        return self.path.parent / self.hub.lock if self.hub else None
 
 
 def load_task(name_or_path: str | Path) -> Task:
@@ -170,13 +237,30 @@ def load_task(name_or_path: str | Path) -> Task:
             known = ", ".join(sorted(file.stem for file in TASKS.glob("*.toml")))
             raise UserError(f"unknown task {str(name_or_path)!r}", f"use one of: {known}; or a path to a .toml")
     table, digest = read_toml(path, MAX_TASK_BYTES)
-    for name in ("path", "digest"):
+    for name in ("path", "digest", "revision"):
         if name in table:
             raise UserError(f"{path}: {name}: not a field of a task file", "remove it")
     try:
-        return Task.model_validate({**table, "path": path, "digest": digest})
+        task = Task.model_validate({**table, "path": path, "digest": digest})
     except ValidationError as error:
         raise describe_validation(error, path, "correct the named fields of the task file") from None
+    if task.lock_path is None or not task.lock_path.exists():
+        return task
+    return _with_lock(task, table, task.lock_path)
+
+
+def _with_lock(task: Task, table: dict, path: Path) -> Task:
+    """The task with the shards that its lock file pins. Raises UserError."""
+    remedy = f"restore the lock file from the repository; or remove it, then: speedrun data lock {task.name}"
+    try:
+        lock = HubLock.model_validate(read_toml(path, MAX_TASK_BYTES)[0])
+        locked = {"shards": lock.shards, "revision": lock.revision, "path": task.path, "digest": task.digest}
+        locked_task = Task.model_validate({**table, **locked})
+    except ValidationError as error:
+        raise describe_validation(error, path, remedy) from None
+    if task.hub is not None and lock.repository != task.hub.repository:
+        raise UserError(f"{path}: is for {lock.repository}, {task.path.name} names {task.hub.repository}", remedy)
+    return locked_task
 
 
 def read_toml(path: Path, max_bytes: int) -> tuple[dict, str]:

@@ -193,7 +193,8 @@ def test_each_task_is_prepared_or_says_how(tmp_path: Path, monkeypatch: pytest.M
     for folder in (tasks, data / "ready", data / "empty"):
         folder.mkdir(parents=True)
     for name in ("ready", "empty", "absent"):
-        (tasks / f"{name}.toml").write_text("")
+        text = (TASKS / "gcide.toml").read_text().replace('name = "gcide"', f'name = "{name}"')
+        (tasks / f"{name}.toml").write_text(text)
     (data / "ready" / "train.bin").write_text("x")
     monkeypatch.setattr(verb, "TASKS", tasks)
     checks = {check.subject: check for check in data_checks(data)}

@@ -21,7 +21,7 @@ import numpy as np
 from harness.core.data import sources
 from harness.core.data.documents import Document, read_gcide
 from harness.core.data.locking import exclusive
-from harness.core.data.shards import cannot_write, read_header, replace_whole, write_shard
+from harness.core.data.shards import cannot_write, prepared_shards, read_header, replace_whole, write_shard
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encode_documents, load_encoding
 from harness.core.files import parse_json, read_file
@@ -62,10 +62,7 @@ def prepare(
     if not problems(task, folder):
         return Prepared(folder, built=False)
     if task.corpus is None:
-        raise UserError(
-            f"{task.path.name}: the task has no [corpus], so its data cannot be made here",
-            remedy(task),
-        )
+        raise UserError(f"{task.path.name}: the task has no [corpus], so its data cannot be made here", remedy(task))
     with exclusive(data_dir, task.name):
         _remove_leftovers(task, data_dir)
         if not problems(task, folder) or not verify(task, data_dir):
@@ -74,7 +71,7 @@ def prepare(
         with _building(task, data_dir) as temporary:
             built = build_shards(task, content, temporary, on_progress)
             _compare(task, built.shards)
-            write_manifest(task, temporary)
+            write_manifest(task, temporary, task.shards)
             _put_in_place(task, temporary, folder)
     return Prepared(folder, built=True)
 
@@ -95,7 +92,7 @@ def summary(found: list[str]) -> str:
 
 def remedy(task: Task) -> str:
     """What makes missing or damaged data whole."""
-    if task.corpus is None:
+    if task.corpus is None and task.hub is None:
         return f"put the task's shards into its folder, then: speedrun data verify {task.name}"
     return f"speedrun data prepare {task.name}"
 
@@ -105,31 +102,59 @@ def problems(task: Task, folder: Path) -> list[str]:
     try:
         if not (folder / MANIFEST).exists():
             return [f"{folder}: the data of task {task.name} is not prepared"]
-        manifest = parse_json(read_file(folder / MANIFEST, MAX_MANIFEST_BYTES, remedy(task)))
-        kept = {entry["file"]: entry for entry in manifest["shards"]}
-    except (UserError, OSError, ValueError, TypeError, KeyError):
+        kept = read_manifest(task, folder)
+    except (UserError, OSError):
         return [f"{folder / MANIFEST}: cannot be read"]
-    found = (_quick_problem(shard, folder / shard.file, kept.get(shard.file)) for shard in task.shards)
+    shards = prepared_shards(task, folder)
+    if not any(shard.split == "train" for shard in shards):
+        return [f"{folder}: no training shard is prepared"]
+    found = (quick_problem(shard, folder / shard.file, kept.get(shard.file)) for shard in shards)
     return [problem for problem in found if problem]
 
 
 def verify(task: Task, data_dir: Path) -> list[str]:
     """Computes every sha256 again: what is wrong. Renews the manifest if nothing is. Raises UserError."""
+    if task.hub is not None and task.revision is None:
+        raise not_locked(task)
     folder = task.data_folder(data_dir)
-    found = [problem for shard in task.shards if (problem := _problem(shard, folder / shard.file))]
+    shards = prepared_shards(task, folder)
+    found = [problem for shard in shards if (problem := shard_problem(shard, folder / shard.file))]
     if not found and problems(task, folder):
-        write_manifest(task, folder)
+        write_manifest(task, folder, shards)
+        return problems(task, folder)
     return found
 
 
-def write_manifest(task: Task, folder: Path) -> None:
-    """Records the shards of a folder, whose content was just checked. Raises UserError."""
+def not_locked(task: Task) -> UserError:
+    """Nothing can be fetched or checked before a task's repository on the hub was met."""
+    return UserError(
+        f"{task.lock_path}: missing; it pins revision and sha256 of what the hub holds",
+        f"speedrun data lock {task.name}, once; keep the file under version control",
+    )
+
+
+def read_manifest(task: Task, folder: Path) -> dict[str, dict]:
+    """The entries of the folder's manifest by file; none where there is no manifest. Raises UserError."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        manifest = parse_json(read_file(path, MAX_MANIFEST_BYTES, remedy(task)))
+        return {entry["file"]: entry for entry in manifest["shards"]}
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: cannot be read", f"remove it, then: speedrun data verify {task.name}") from None
+
+
+def write_manifest(task: Task, folder: Path, checked: list[Shard], kept: dict[str, dict] | None = None) -> None:
+    """Records shards whose content was just checked, beside `kept` entries of others. Raises UserError."""
+    entries = {shard.file: shard.model_dump() | _stamp(folder / shard.file) for shard in checked}
     manifest = {
         "task": task.name,
         "task_sha256": task.digest,
         "corpus_sha256": task.corpus.sha256 if task.corpus else None,
+        "hub_revision": task.revision,
         "tokenizer_sha256": task.tokenizer.sha256,
-        "shards": [shard.model_dump() | _stamp(folder / shard.file) for shard in task.shards],
+        "shards": list(((kept or {}) | entries).values()),
     }
     with replace_whole(folder / MANIFEST) as file:
         file.write(json.dumps(manifest, indent=2).encode() + b"\n")
@@ -175,7 +200,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _quick_problem(shard: Shard, path: Path, kept: dict | None) -> str | None:
+def quick_problem(shard: Shard, path: Path, kept: dict | None) -> str | None:
+    """What is wrong with a shard as far as its manifest entry `kept`, size, time and header tell."""
     try:
         if kept is None or kept["sha256"] != shard.sha256:
             return f"{path}: was prepared for another version of the task"
@@ -190,7 +216,8 @@ def _quick_problem(shard: Shard, path: Path, kept: dict | None) -> str | None:
     return None
 
 
-def _problem(shard: Shard, path: Path) -> str | None:
+def shard_problem(shard: Shard, path: Path) -> str | None:
+    """What is wrong with a shard's header or content."""
     try:
         if read_header(path) != shard.tokens:
             return f"{path}: does not hold the {shard.tokens:,} tokens the task pins"

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.data.shards import HEADER_BYTES
+from harness.core.data.shards import HEADER_BYTES, prepared_shards
 from harness.core.data.stream import END, REQUEST
 from harness.core.free_memory import free_memory
 from harness.core.task import Shard, Task
@@ -84,7 +84,7 @@ def open_training(stack: ExitStack, task: Task, folder: Path) -> list[ShardFile]
     """
     files = []
     room = PRE_READ_BYTES
-    shards = task.of_split("train")
+    shards = [shard for shard in prepared_shards(task, folder) if shard.split == "train"]
     if task.order == "free":
         _require_memory(shards)
     for shard in shards:

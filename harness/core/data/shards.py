@@ -20,7 +20,7 @@ from harness.core.files import open_regular
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.core.task import Shard
+    from harness.core.task import Shard, Task
 
 MAGIC = 20240520
 VERSION = 1
@@ -84,6 +84,25 @@ def open_shard(path: Path, expect: Shard | None) -> np.ndarray:
         if expect is not None and count != expect.tokens:
             raise UserError(f"{path}: holds {count:,} tokens, the task pins {expect.tokens:,}", _REMEDY)
         return _map(descriptor, count, str(path))
+
+
+def prepared_shards(task: Task, folder: Path) -> list[Shard]:
+    """The shards that count as prepared: all of the task; of one with [hub] the first of training that are there.
+
+    Its stream is served in order, so that a part of the corpus is the same data as long as it lasts.
+    """
+    if task.hub is None:
+        return task.shards
+    training = task.of_split("train")
+    there = next((index for index, shard in enumerate(training) if not (folder / shard.file).exists()), len(training))
+    return [*(shard for shard in task.shards if shard.split != "train"), *training[:there]]
+
+
+def scored_tokens(task: Task, folder: Path, split: str) -> np.ndarray:
+    """The tokens [n], uint16, of a held-out split that the loss is taken over: n - 1 targets. Raises UserError."""
+    tokens = np.concatenate([open_shard(folder / shard.file, shard) for shard in task.of_split(split)])
+    limit = task.evaluation.tokens
+    return tokens if limit is None or split != "validation" else tokens[: limit + 1]
 
 
 def map_shard_fd(descriptor: int) -> np.ndarray:

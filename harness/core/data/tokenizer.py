@@ -30,7 +30,7 @@ THREADS = 2
 
 
 def load_encoding(task: Task) -> tiktoken.Encoding:
-    """The frozen encoding of a task, its file checked against the pinned sha256. Raises UserError."""
+    """The encoding of a task whose file lies beside it, checked against the pinned sha256. Raises UserError."""
     path = task.tokenizer_path
     try:
         content = path.read_bytes()
