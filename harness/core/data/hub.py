@@ -205,7 +205,8 @@ def _download(task: Task, shard: Shard, staging: Path) -> Path:
         with _explained(hub, task.revision):
             return Path(
                 hf_hub_download(
-                    hub.repository, shard.file, repo_type="dataset", revision=task.revision, local_dir=staging
+                    hub.repository, shard.file, repo_type="dataset", revision=task.revision,
+                    local_dir=staging,
                 )
             )
     except OSError as error:

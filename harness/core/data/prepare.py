@@ -78,6 +78,8 @@ def prepare(
 
 def require_prepared(task: Task, data_dir: Path) -> Path:
     """The folder of the task's shards, checked in milliseconds. Raises UserError."""
+    if task.hub is not None and task.revision is None:
+        raise not_locked(task)
     folder = task.data_folder(data_dir)
     if found := problems(task, folder):
         raise UserError(summary(found), remedy(task))
