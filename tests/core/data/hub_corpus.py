@@ -98,4 +98,5 @@ def make_hub_corpus(folder: Path) -> HubCorpus:
     path.write_text(text)
     copy = Repository({"README.md": b"tokens", ".gitattributes": b"", **shards})
     files = {f"sample/10BT/00{number}_00000.parquet": parquet(documents[number * 30 :][:30]) for number in range(2)}
-    return HubCorpus(path, documents, shards, copy, Repository({"README.md": CARD.encode(), **files}))
+    other = {"data/CC-MAIN-2013-20/000_00000.parquet": parquet(["not of the sample"])}
+    return HubCorpus(path, documents, shards, copy, Repository({"README.md": CARD.encode(), **other, **files}))
