@@ -128,19 +128,22 @@ def audit(task: TaskName, data_dir: DataDir = DATA_DIR, json: Json = False) -> N
     from harness.core.task import load_task
 
     loaded = load_task(task)
-    audits = audit(loaded, data_dir)
+    audits = audit(loaded, data_dir, output.note)
     if json:
         output.as_json({"task": loaded.name, "splits": [asdict(found) for found in audits]})
         return
     output.table(
-        ["split", "tokens", "64-token windows also in training", "documents", "near-duplicates of training"],
+        ["split", "tokens", "64-token windows also in training", "documents", "near-duplicates", "training tokens"],
         [
             (
                 found.split,
                 f"{found.tokens:,}",
                 f"{found.shared_windows:,} ({found.shared_windows / max(1, found.windows):.4%})",
                 f"{found.documents:,}",
-                f"{found.near_duplicates:,} ({found.near_duplicates / max(1, found.documents):.2%})",
+                "not looked for"
+                if found.near_duplicates is None
+                else f"{found.near_duplicates:,} ({found.near_duplicates / max(1, found.documents):.2%})",
+                f"{found.training_tokens:,}",
             )
             for found in audits
         ],

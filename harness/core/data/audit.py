@@ -5,19 +5,20 @@ Two measures, both exact up to collisions of 64-bit hashes (about 1 in 10^7 that
 - shared windows: the share of a split's windows of WINDOW tokens, at every offset, that stand in training at
   any offset;
 - near-duplicates: documents of at least MIN_TOKENS tokens of which half or more of the distinct runs of
-  RUN tokens stand in one single training document.
+  RUN tokens stand in one single training document. Not looked for in tasks with [hub], whose training text is not
+  held in memory: there the shards pass by one after another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from harness.core.data.prepare import require_prepared
-from harness.core.data.shards import open_shard
+from harness.core.data.prepare import Progress, require_prepared
+from harness.core.data.shards import open_shard, prepared_shards, scored_tokens
 from harness.core.data.tokenizer import load_encoding
 from harness.core.data.windows import window_hashes
 from harness.core.task import Task
@@ -30,6 +31,10 @@ NEAR = 0.5
 STOCK_PHRASE = 100
 # Tokens of training looked at together: 4 million hashes and their sorted copies take about 150 MB.
 BLOCK = 4 * 1024 * 1024
+# The same for shared windows: these arrays stay in a core's cache, which doubles the rate.
+SCAN_BLOCK = 256 * 1024
+# Of a table with so many bits a window at least, fewer than 2% of foreign windows pass on to the exact look-up.
+BITS_PER_WINDOW = 64
 EXAMPLES = 5
 
 
@@ -44,14 +49,18 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class SplitAudit:
-    """What a split has in common with training; `near_duplicates` counts documents, `examples` shows some."""
+    """What a split has in common with the training tokens there are.
+
+    `near_duplicates` counts documents, None where they were not looked for; `examples` shows some.
+    """
 
     split: str
     tokens: int
+    training_tokens: int
     windows: int
     shared_windows: int
     documents: int
-    near_duplicates: int
+    near_duplicates: int | None
     examples: list[NearDuplicate]
 
 
@@ -78,47 +87,97 @@ class Corpus:
         return self.tokens[self.starts[index] + 1 : end].tolist()
 
 
-def audit(task: Task, data_dir: Path) -> list[SplitAudit]:
+def audit(task: Task, data_dir: Path, on_progress: Progress = lambda message: None) -> list[SplitAudit]:
     """Compares validation, and holdout if the task has one, with training. Raises UserError."""
     folder = require_prepared(task, data_dir)
-    encoding = load_encoding(task)
+    splits = [split for split in ("validation", "holdout") if task.of_split(split)]
+    if task.hub is not None:
+        return [_audit_by_shard(task, folder, split, on_progress) for split in splits]
     training = _corpus(task, folder, "train")
-    audits = []
-    for split in ("validation", "holdout"):
-        if not task.of_split(split):
-            continue
-        held = _corpus(task, folder, split)
-        nearest, shares = nearest_documents(held, training)
-        near = np.flatnonzero(shares >= NEAR)
-        examples = near[np.argsort(-shares[near], kind="stable")][:EXAMPLES].tolist()
-        audits.append(
-            SplitAudit(
-                split=split,
-                tokens=len(held.tokens),
-                windows=max(0, len(held.tokens) - WINDOW + 1),
-                shared_windows=count_shared_windows(held.tokens, training.tokens),
-                documents=len(held.starts),
-                near_duplicates=len(near),
-                examples=[
-                    NearDuplicate(
-                        share=round(float(shares[index]), 3),
-                        text=encoding.decode(held.document(index)),
-                        training_text=encoding.decode(training.document(int(nearest[index]))),
-                    )
-                    for index in examples
-                ],
+    return [_audit_in_memory(task, folder, split, training) for split in splits]
+
+
+def _audit_in_memory(task: Task, folder: Path, split: str, training: Corpus) -> SplitAudit:
+    encoding = load_encoding(task)
+    held = _corpus(task, folder, split)
+    nearest, shares = nearest_documents(held, training)
+    near = np.flatnonzero(shares >= NEAR)
+    examples = near[np.argsort(-shares[near], kind="stable")][:EXAMPLES].tolist()
+    return SplitAudit(
+        split=split,
+        tokens=len(held.tokens),
+        training_tokens=len(training.tokens),
+        windows=max(0, len(held.tokens) - WINDOW + 1),
+        shared_windows=count_shared_windows(held.tokens, [training.tokens]),
+        documents=len(held.starts),
+        near_duplicates=len(near),
+        examples=[
+            NearDuplicate(
+                share=round(float(shares[index]), 3),
+                text=encoding.decode(held.document(index)),
+                training_text=encoding.decode(training.document(int(nearest[index]))),
             )
-        )
-    return audits
+            for index in examples
+        ],
+    )
 
 
-def count_shared_windows(held: np.ndarray, training: np.ndarray) -> int:
-    """How many windows of `held` [n], at every offset, stand anywhere in `training` [m]."""
-    hashes = window_hashes(held, WINDOW)
-    shared = np.zeros(len(hashes), dtype=bool)
-    for _, block in _blocks(training, WINDOW):
-        shared |= np.isin(hashes, block)
-    return int(shared.sum())
+def _audit_by_shard(task: Task, folder: Path, split: str, on_progress: Progress) -> SplitAudit:
+    """The same for training text of any size: memory is that of the split, some 40 bytes a token, and one block."""
+    held = scored_tokens(task, folder, split)
+    shards = [shard for shard in prepared_shards(task, folder) if shard.split == "train"]
+
+    def parts() -> Iterator[np.ndarray]:
+        for number, shard in enumerate(shards, start=1):
+            on_progress(f"{split}: looking through {shard.file}, {number} of {len(shards)}")
+            yield open_shard(folder / shard.file, shard)
+
+    return SplitAudit(
+        split=split,
+        tokens=len(held),
+        training_tokens=sum(shard.tokens for shard in shards),
+        windows=max(0, len(held) - WINDOW + 1),
+        shared_windows=count_shared_windows(held, parts()),
+        documents=int((held == task.tokenizer.end_of_text).sum()),
+        near_duplicates=None,
+        examples=[],
+    )
+
+
+def count_shared_windows(held: np.ndarray, training: Iterable[np.ndarray]) -> int:
+    """How many windows of `held` [n], at every offset, stand anywhere in training, given in parts that follow on."""
+    wanted = np.sort(window_hashes(held, WINDOW))
+    if not len(wanted):
+        return 0
+    found = np.zeros(len(wanted), dtype=bool)  # set for the first of equal windows
+    bits = max(8, (BITS_PER_WINDOW * len(wanted)).bit_length())
+    table = np.zeros(1 << (bits - 3), dtype=np.uint8)
+    places, masks = _places(wanted, bits)
+    np.bitwise_or.at(table, places, masks)
+    for block in _window_blocks(training):
+        places, masks = _places(block, bits)
+        likely = block[(table[places] & masks) != 0]
+        spots = np.minimum(np.searchsorted(wanted, likely), len(wanted) - 1)
+        found[spots[wanted[spots] == likely]] = True
+    firsts = np.flatnonzero(np.diff(wanted, prepend=~wanted[0]) != 0)
+    return int(np.diff(firsts, append=len(wanted))[found[firsts]].sum())
+
+
+def _places(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """The byte and the bit of each hash in a table of 2**bits bits."""
+    top = hashes >> np.uint64(64 - bits)
+    return top >> np.uint64(3), np.uint8(1) << (top & np.uint64(7)).astype(np.uint8)
+
+
+def _window_blocks(parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The hashes of all windows of WINDOW tokens, also of those that reach from one part into the next."""
+    before = np.zeros(0, dtype=np.uint16)
+    for part in parts:
+        head = np.concatenate([before, part[: WINDOW - 1]])
+        yield window_hashes(head, WINDOW)
+        for start in range(0, len(part) - WINDOW + 1, SCAN_BLOCK):
+            yield window_hashes(part[start : start + SCAN_BLOCK + WINDOW - 1], WINDOW)
+        before = np.concatenate([before, part[-(WINDOW - 1) :]])[-(WINDOW - 1) :]
 
 
 def nearest_documents(held: Corpus, training: Corpus) -> tuple[np.ndarray, np.ndarray]:

@@ -30,12 +30,16 @@ def test_shared_windows_are_counted_at_every_offset(seed: int, block: int, monke
         held[target : target + length] = training[source : source + length]
     windows = {tuple(training[start : start + WINDOW]) for start in range(400 - WINDOW + 1)}
     expected = sum(tuple(held[start : start + WINDOW]) in windows for start in range(300 - WINDOW + 1))
-    monkeypatch.setattr(auditing, "BLOCK", block)
-    assert count_shared_windows(held.astype(np.uint16), training.astype(np.uint16)) == expected > 0
+    monkeypatch.setattr(auditing, "SCAN_BLOCK", block)
+    for cuts in ([], [1, 2, 50, 130, 131, 399], [200]):
+        parts = np.split(training.astype(np.uint16), cuts)
+        assert count_shared_windows(held.astype(np.uint16), parts) == expected > 0
 
 
 def test_splits_shorter_than_a_window_share_none() -> None:
-    assert count_shared_windows(np.zeros(10, dtype=np.uint16), np.zeros(10, dtype=np.uint16)) == 0
+    short, long = np.zeros(10, dtype=np.uint16), np.zeros(100, dtype=np.uint16)
+    assert count_shared_windows(short, [short]) == count_shared_windows(short, [long]) == 0
+    assert count_shared_windows(long, [short]) == 0
 
 
 @pytest.mark.parametrize("block", [11, 1000])

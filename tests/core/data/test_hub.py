@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -317,3 +318,24 @@ def test_runs_do_not_import_the_hubs_client() -> None:
         "sys.exit(any(name in sys.modules for name in ('datasets', 'huggingface_hub', 'pyarrow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+
+
+def test_the_audit_looks_through_the_prepared_shards_one_by_one(corpus: HubCorpus, hub: FakeHub) -> None:
+    """The first shard of training is made to hold validation windows, also across the edge to the second."""
+    held = np.frombuffer(corpus.shards["fineweb_val_000000.bin"][1024:], "<u2")
+    first, second = (bytearray(corpus.shards[f"fineweb_train_00000{number}.bin"]) for number in (1, 2))
+    first[1024:] = np.concatenate([np.full(400, 7), held[:100]]).astype("<u2").tobytes()
+    second[1024:] = np.concatenate([held[100:200], np.full(400, 9)]).astype("<u2").tobytes()
+    corpus.copy.files |= {"fineweb_train_000001.bin": bytes(first), "fineweb_train_000002.bin": bytes(second)}
+    lock(corpus)
+    for shards, expected in ((1, 100 - 63), (2, 200 - 63)):
+        prepare(corpus, "--shards", shards)
+        done = call("audit", corpus, "--json")
+        (split,) = json.loads(done.stdout)["splits"]
+        assert split["tokens"] == SCORED + 1 and split["windows"] == SCORED + 1 - 63
+        assert split["training_tokens"] == 500 * shards
+        windows = {tuple(held[start : start + 64]) for start in range(200 - 63)}
+        assert len(windows) == 200 - 63  # so that each is counted for itself
+        assert split["shared_windows"] == expected
+        assert split["near_duplicates"] is None
+    assert "not looked for" in call("audit", corpus).output
