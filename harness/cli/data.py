@@ -182,12 +182,18 @@ def train_tokenizer(task: TaskName, data_dir: DataDir = DATA_DIR, from_file: Fro
 def pin(task: TaskName, data_dir: DataDir = DATA_DIR, from_file: FromFile = None) -> None:
     """For maintainers: build the shards and write their counts and sha256 into the end of the task file.
 
-    A new task starts with any one [[shards]] entry for train and one for validation; this replaces them.
+    A new task starts with any one [[shards]] entry for train and one for validation; this replaces them. Of a task
+    on the hub, whose shards are pinned by its lock, only the document lengths are measured, on prepared data.
     """
-    from harness.core.data.pinning import pin_shards
+    from harness.core.data.pinning import pin_lengths, pin_shards
+    from harness.core.data.prepare import require_prepared
     from harness.core.task import load_task
 
     loaded = load_task(task)
+    if loaded.hub is not None:
+        pinned = pin_lengths(loaded, require_prepared(loaded, data_dir))
+        output.line(f"{loaded.path}: document lengths by tenths: {pinned.synthetic.document_tokens}")
+        return
     pinned = pin_shards(loaded, _corpus_content(loaded, data_dir, from_file), output.line)
     output.table(
         ["shard", "tokens", "documents", "text bytes"],

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.core.data.prepare import Built, Progress, build_shards, read_corpus, sha256_of
-from harness.core.data.shards import replace_whole
+from harness.core.data.shards import open_shard, replace_whole
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encoding_of, first_difference, format_ranks, ranks_of, train
 from harness.core.task import Task, load_task
@@ -64,24 +64,42 @@ def pin_shards(task: Task, content: bytes, on_progress: Progress) -> Task:
     """The task with [synthetic] and [[shards]] set to what its corpus gives. Raises UserError."""
     with tempfile.TemporaryDirectory() as folder:
         built = build_shards(task, content, Path(folder), on_progress)
-    text = task.path.read_text(encoding="utf-8")
-    if text.count(PINNED) != 1:
-        raise UserError(f"{task.path}: has no line {PINNED!r}", "put it before [synthetic] and [[shards]], at the end")
-    return _rewrite(task.path, text.split(PINNED)[0] + f"{PINNED}\n{pinned_tables(built)}")
+    return _rewrite_end(task, pinned_tables(built))
+
+
+def pin_lengths(task: Task, folder: Path) -> Task:
+    """The task with [hub] and [synthetic] set to what its first training shard, prepared, has. Raises UserError."""
+    shard = task.of_split("train")[0]
+    starts = np.flatnonzero(open_shard(folder / shard.file, shard) == task.tokenizer.end_of_text)
+    if len(starts) < 2:
+        raise UserError(f"{shard.file}: holds no whole document", "correct tokenizer.end_of_text")
+    lengths = np.diff(starts) - 1  # without the document that goes on in the next shard
+    return _rewrite_end(task, "\n".join(_synthetic(lengths)) + "\n")
 
 
 def pinned_tables(built: Built) -> str:
     """[synthetic] and [[shards]] as TOML."""
-    lengths = np.quantile(built.document_tokens, np.linspace(0, 1, 11), method="nearest").tolist()
-    lines = ["[synthetic]", f"document_tokens = {lengths}"]
+    lines = _synthetic(built.document_tokens)
     for shard in built.shards:
         lines += ["", "[[shards]]"]
         lines += [f"{key} = {_toml(value)}" for key, value in shard.model_dump().items()]
     return "\n".join(lines) + "\n"
 
 
+def _synthetic(document_tokens: np.ndarray) -> list[str]:
+    quantiles = np.quantile(document_tokens, np.linspace(0, 1, 11), method="nearest").tolist()
+    return ["[synthetic]", f"document_tokens = {quantiles}"]
+
+
 def _toml(value: str | int) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _rewrite_end(task: Task, tables: str) -> Task:
+    text = task.path.read_text(encoding="utf-8")
+    if text.count(PINNED) != 1:
+        raise UserError(f"{task.path}: has no line {PINNED!r}", "put it before [synthetic] and [[shards]], at the end")
+    return _rewrite(task.path, text.split(PINNED)[0] + f"{PINNED}\n{tables}")
 
 
 def _rewrite(path: Path, text: str) -> Task:

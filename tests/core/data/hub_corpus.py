@@ -48,7 +48,7 @@ def make_documents(count: int = 60, seed: int = 0) -> list[str]:
     """Texts of odd pieces; one is longer than a shard, one is empty."""
     random = np.random.default_rng(seed)
     documents = ["".join(random.choice(PIECES, random.integers(1, 12))) for _ in range(count)]
-    documents[5] = "".join(random.choice(PIECES, 250))
+    documents[45] = "".join(random.choice(PIECES, 250))
     documents[7] = ""
     return documents
 
@@ -100,3 +100,13 @@ def make_hub_corpus(folder: Path) -> HubCorpus:
     files = {f"sample/10BT/00{number}_00000.parquet": parquet(documents[number * 30 :][:30]) for number in range(2)}
     other = {"data/CC-MAIN-2013-20/000_00000.parquet": parquet(["not of the sample"])}
     return HubCorpus(path, documents, shards, copy, Repository({"README.md": CARD.encode(), **other, **files}))
+
+
+def data_dir(corpus: HubCorpus) -> Path:
+    """The data folder, beside the task's."""
+    return corpus.task_path.parent.parent / "data"
+
+
+def shard_folder(corpus: HubCorpus) -> Path:
+    """Where the prepared shards lie."""
+    return data_dir(corpus) / "fineweb10B-gpt2"

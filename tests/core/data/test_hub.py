@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants as hub_settings
@@ -18,48 +17,25 @@ from huggingface_hub import hf_hub_download
 from typer.testing import CliRunner, Result
 
 from harness.cli.data import app
+from harness.campaign import Request, run_once
+from harness.checks.synthetic import make_task
 from harness.core.data import hub as fetching
 from harness.core.data.prepare import require_prepared, verify
 from harness.core.data.shards import open_shard, scored_tokens
-from harness.core.task import load_task
+from harness.core.task import hardware_class, load_task
 from harness.errors import UserError
 from harness.paths import ROOT
-from tests.core.data.fake_hub import REVISION, FakeHub, running
-from tests.core.data.hub_corpus import COPY, SCORED, HubCorpus, make_hub_corpus
+from harness.submission import EvaluationShape, load_submission
+from tests.core.data.fake_hub import REVISION, FakeHub
+from tests.core.data.hub_corpus import COPY, SCORED, HubCorpus, data_dir, shard_folder
 
 MOVED = "2" * 40
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> HubCorpus:
-    folder = tmp_path / "task"
-    folder.mkdir()
-    return make_hub_corpus(folder)
-
-
-@pytest.fixture
-def hub(corpus: HubCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    monkeypatch.setattr(hub_settings, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", False)
-    with running({COPY: corpus.copy}) as hub:
-        monkeypatch.setattr(hub_settings, "ENDPOINT", hub.url)
-        template = hub_settings.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", hub.url)
-        monkeypatch.setattr(hub_settings, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield hub
 
 
 def call(verb: str, corpus: HubCorpus, *words: object) -> Result:
     """`speedrun data VERB`; the data folder is beside the task's."""
     where = [] if verb == "lock" else ["--data-dir", str(data_dir(corpus))]
     return CliRunner().invoke(app, [verb, str(corpus.task_path), *where, *map(str, words)])
-
-
-def data_dir(corpus: HubCorpus) -> Path:
-    return corpus.task_path.parent.parent / "data"
-
-
-def shard_folder(corpus: HubCorpus) -> Path:
-    return data_dir(corpus) / "fineweb10B-gpt2"
 
 
 def lock(corpus: HubCorpus) -> None:
@@ -339,3 +315,89 @@ def test_the_audit_looks_through_the_prepared_shards_one_by_one(corpus: HubCorpu
         assert split["shared_windows"] == expected
         assert split["near_duplicates"] is None
     assert "not looked for" in call("audit", corpus).output
+
+
+def test_document_lengths_are_pinned_from_the_first_shard(corpus: HubCorpus, hub: FakeHub) -> None:
+    lock(corpus)
+    prepare(corpus, "--shards", 1)
+    done = call("pin", corpus)
+    assert done.exit_code == 0, done.exception
+    tokens = open_shard(shard_folder(corpus) / "fineweb_train_000001.bin", None)
+    lengths = np.diff(np.flatnonzero(tokens == 50256)) - 1
+    pinned = load_task(corpus.task_path).synthetic.document_tokens
+    assert (pinned[0], pinned[-1], len(pinned)) == (lengths.min(), lengths.max(), 11)
+    assert "never measured" not in corpus.task_path.read_text().split("[synthetic]")[0].split("[caps.cuda]")[1]
+
+
+def test_a_dry_task_needs_no_lock(tmp_path: Path) -> None:
+    for name in ("fineweb-small", "fineweb-medium", "fineweb-steps"):
+        made = make_task(load_task(name), EvaluationShape(batch=1, length=64), tmp_path / name)
+        assert made.tokenizer.vocab_size == 50257 and "cpu" in made.caps and made.hub is None
+        assert verify(made, tmp_path / name) == []
+
+
+SUBMISSION = """
+import torch
+import torch.nn.functional as F
+import harness
+
+class Small(torch.nn.Module):
+    def __init__(self, columns):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(columns, 4)
+
+    def forward(self, tokens):
+        return self.embedding(tokens) @ self.embedding.weight.T
+
+def build_model(run):
+    torch.manual_seed(run.seed)
+    return Small(50304)  # padded beyond the vocabulary
+
+def main():
+    run = harness.connect()
+    model = build_model(run)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run.start(model)
+    for step in range(3):
+        inputs, targets = run.stream.next(2, 32)
+        F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        run.log(step=step)
+    run.finish(model)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def request(corpus: HubCorpus, tmp_path: Path) -> Request:
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    manifest = 'task = "fineweb-small"\ntitle = "A small one"\nauthors = ["tests"]\n[evaluation]\nbatch = 2\nlength = 64\n'
+    (folder / "submission.toml").write_text(manifest)
+    (folder / "train.py").write_text(SUBMISSION)
+    submission = load_submission(folder, load_task(corpus.task_path))
+    return Request(submission, hardware_class("cpu-1thread"), data_dir(corpus), tmp_path / "runs")
+
+
+def test_a_run_reads_the_prepared_part_and_is_judged_on_the_first_tokens(
+    corpus: HubCorpus, hub: FakeHub, tmp_path: Path
+) -> None:
+    text = corpus.task_path.read_text()
+    caps = text[text.index("[caps.cuda]") : text.index("# Written by `speedrun data pin`")]
+    text = text.replace(caps, caps.replace("cuda", "cpu").replace("compile_cpu_seconds = 1800", "compile_cpu_seconds = 0"))
+    text = text.replace("tolerance = { cuda = 0.5 }", "tolerance = { cpu = 0.01 }")
+    corpus.task_path.write_text(text.replace('order = "sequential"\n', 'order = "sequential"\nstep_tokens = 128\n'))
+    lock(corpus)
+    prepare(corpus, "--shards", 1)
+    record = run_once(request(corpus, tmp_path)).record
+    assert record.reason is None, record.message
+    assert record.judgement["tokens"] == SCORED and record.bits_per_byte is None
+    assert (record.tokens, record.tokens_counted_by, record.steps) == (192, "referee", 1.5)
+
+
+def test_a_task_for_gpus_refuses_a_cpu_class(corpus: HubCorpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fineweb-small: has no caps for cpu-1thread") as raised:
+        run_once(request(corpus, tmp_path))
+    assert "8xH100" in raised.value.remedy

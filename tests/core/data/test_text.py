@@ -28,8 +28,7 @@ from harness.core.task import Task, load_task
 from harness.errors import UserError
 from harness.paths import ROOT
 from tests.core.data.fake_hub import FakeHub, running
-from tests.core.data.hub_corpus import COPY, TEXT, VOCABULARY, HubCorpus, make_hub_corpus
-from tests.core.data.test_hub import data_dir, hub, shard_folder  # noqa: F401
+from tests.core.data.hub_corpus import COPY, TEXT, VOCABULARY, HubCorpus, data_dir, shard_folder
 
 FINEWEB = load_task("fineweb-small")
 
@@ -39,14 +38,7 @@ def silent(message: str) -> None:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> HubCorpus:
-    folder = tmp_path / "task"
-    folder.mkdir()
-    return make_hub_corpus(folder)
-
-
-@pytest.fixture
-def locked(corpus: HubCorpus, hub: FakeHub) -> Task:  # noqa: F811
+def locked(corpus: HubCorpus, hub: FakeHub) -> Task:
     return write_lock(load_task(corpus.task_path)).task
 
 
