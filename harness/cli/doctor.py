@@ -208,8 +208,10 @@ def data_checks(data_dir: Path) -> list[Check]:
     for path in sorted(TASKS.glob("*.toml")):
         task = load_task(path)
         folder, subject = task.data_folder(data_dir), f"data {path.stem}"
-        if folder.is_dir() and any(folder.iterdir()):
-            count = f", {len(prepared_shards(task, folder))} of {len(task.shards)} shards" if task.hub else ""
+        there = prepared_shards(task, folder)
+        is_ready = any(shard.split == "train" for shard in there) if task.hub else folder.is_dir()
+        if is_ready and any(folder.iterdir()):
+            count = f", {len(there)} of {len(task.shards)} shards" if task.hub else ""
             checks.append(Check("ok", subject, f"{folder}{count}"))
         else:
             first = "" if task.hub is None or task.revision else f"speedrun data lock {path.stem}, then "

@@ -32,6 +32,7 @@ from harness.core.task import Hub, Shard, Task, load_task
 from harness.errors import UserError
 
 CONTACT_SECONDS = 30
+STAGING = ".fetching"  # within the folder, which may be on a disk of its own
 FREE_ROOM = 1 << 30  # bytes left over on the disk after all shards are there
 MESSAGE_CHARACTERS = 300
 HEADING = "# Written by `speedrun data lock` on first contact, not by hand: what the hub held then."
@@ -107,10 +108,10 @@ def prepare_from_hub(task: Task, data_dir: Path, count: int | None, on_progress:
     folder = task.data_folder(data_dir)
     wanted = wanted_shards(task, count)
     with exclusive(data_dir, folder.name):
-        missing = missing_shards(task, folder, wanted)
+        missing = missing_shards(task, folder, wanted, on_progress)
         if missing:
             require_room(folder, missing)
-            staging = data_dir / "downloads" / folder.name
+            staging = folder / STAGING
             asked = False
             for number, shard in enumerate(missing, start=1):
                 cached = _cached(task, shard)
@@ -149,11 +150,16 @@ def shards_for_tokens(task: Task, tokens: int) -> int:
     raise UserError(f"{tokens:,} training tokens: the corpus has {held:,}", "give --tokens a smaller number")
 
 
-def missing_shards(task: Task, folder: Path, wanted: list[Shard]) -> list[Shard]:
+def missing_shards(task: Task, folder: Path, wanted: list[Shard], on_progress: Progress) -> list[Shard]:
     """Those of the shards that are not whole in the folder; what is there without an entry is read and entered."""
     kept = read_manifest(task, folder)
     unknown = [shard for shard in wanted if quick_problem(shard, folder / shard.file, kept.get(shard.file))]
-    whole = [shard for shard in unknown if shard_problem(shard, folder / shard.file) is None]
+    whole = []
+    for shard in unknown:
+        if (folder / shard.file).exists():
+            on_progress(f"{shard.file}: there already; comparing its sha256")
+            if shard_problem(shard, folder / shard.file) is None:
+                whole.append(shard)
     if whole:
         write_manifest(task, folder, whole, kept)
     return [shard for shard in unknown if shard not in whole]
@@ -237,7 +243,7 @@ def _compare(task: Task, found: list[Shard], where: str) -> None:
 
 def require_room(folder: Path, missing: list[Shard]) -> None:
     """Raises UserError before anything is fetched that will not fit."""
-    existing = next(parent for parent in folder.parents if parent.exists())
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
     needed = sum(map(_bytes, missing))
     free = shutil.disk_usage(existing).free
     if free < needed + FREE_ROOM:

@@ -28,6 +28,7 @@ from harness.core.task import Hub, Shard, Task
 from harness.errors import UserError
 
 DOCUMENTS_PER_BATCH = 256  # some 800 kB of FineWeb: a tenth of a second or two of a core's work
+STAGING = ".from-text"  # within the folder, which may be on a disk of its own
 PROGRESS_FILE = "progress.json"
 MAX_PROGRESS_BYTES = 1 << 20
 
@@ -57,7 +58,7 @@ def prepare_from_text(task: Task, data_dir: Path, count: int | None, text: Text,
     folder = task.data_folder(data_dir)
     wanted = wanted_shards(task, count)
     with exclusive(data_dir, folder.name):
-        missing = missing_shards(task, folder, wanted)
+        missing = missing_shards(task, folder, wanted, on_progress)
         if missing:
             require_room(folder, missing)
             gpt2_encoding(task, data_dir / "downloads", text.gpt2_vocab, on_progress)
@@ -69,7 +70,7 @@ def _tokenize(
     task: Task, data_dir: Path, wanted: list[Shard], missing: list[Shard], text: Text, on_progress: Progress
 ) -> None:
     hub, folder = _hub(task), task.data_folder(data_dir)
-    staging = data_dir / "downloads" / f"{folder.name}-text"
+    staging = folder / STAGING
     places = _read_places(staging, task, text)[: wanted.index(missing[0]) + 1]
     on_progress(f"tokenizing from document {places[-1].document:,} on, with {text.workers} processes")
     batches = read_batches(hub, text.parquet, places[-1].document)

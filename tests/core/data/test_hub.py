@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import hf_hub_download
 from typer.testing import CliRunner, Result
 
+from harness.cli import doctor
 from harness.cli.data import app
 from harness.campaign import Request, run_once
 from harness.checks.synthetic import make_task
@@ -101,7 +102,7 @@ def test_all_shards_are_fetched_as_they_are(corpus: HubCorpus, hub: FakeHub) -> 
     task = load_task(corpus.task_path)
     assert verify(task, data_dir(corpus)) == []
     assert require_prepared(task, data_dir(corpus)) == folder
-    assert not (data_dir(corpus) / "downloads" / "fineweb10B-gpt2").exists()
+    assert sorted(path.name for path in folder.iterdir()) == [*sorted(corpus.shards), "manifest.json"]
     assert f"{len(corpus.shards)} shards are as the task pins them" in call("verify", corpus).output
 
 
@@ -334,6 +335,20 @@ def test_a_dry_task_needs_no_lock(tmp_path: Path) -> None:
         made = make_task(load_task(name), EvaluationShape(batch=1, length=64), tmp_path / name)
         assert made.tokenizer.vocab_size == 50257 and "cpu" in made.caps and made.hub is None
         assert verify(made, tmp_path / name) == []
+
+
+def test_the_doctor_tells_how_much_is_prepared(
+    corpus: HubCorpus, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "TASKS", corpus.task_path.parent)
+    (before,) = doctor.data_checks(data_dir(corpus))
+    assert before.remedy == "speedrun data lock fineweb-small, then speedrun data prepare fineweb-small"
+    lock(corpus)
+    (locked,) = doctor.data_checks(data_dir(corpus))
+    assert locked.remedy == "speedrun data prepare fineweb-small"
+    prepare(corpus, "--shards", 2)
+    (after,) = doctor.data_checks(data_dir(corpus))
+    assert after.status == "ok" and after.found.endswith(f", 3 of {len(corpus.shards)} shards")
 
 
 SUBMISSION = """
