@@ -275,10 +275,10 @@ def _explained(hub: Hub, revision: str | None) -> Iterator[None]:
     """Turns what the hub's client raises into one UserError with its remedy; a full disk is left to the caller."""
     from huggingface_hub import errors
 
-    way_round = (
-        "check the connection and $HF_ENDPOINT (a mirror); or put the .bin files, fetched elsewhere, into the "
-        "task's data folder and say the same command again"
-    )
+    elsewhere = "put the .bin files, fetched elsewhere, into the task's data folder and say the same command again"
+    if revision is None:
+        elsewhere = "lock on a machine that reaches the hub, and bring the lock file here"
+    way_round = f"check the connection and $HF_ENDPOINT (a mirror); or {elsewhere}"
     at = f" at revision {revision}" if revision else ""
     try:
         yield
