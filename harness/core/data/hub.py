@@ -111,26 +111,28 @@ def prepare_from_hub(task: Task, data_dir: Path, count: int | None, on_progress:
         missing = missing_shards(task, folder, wanted, on_progress)
         if missing:
             require_room(folder, missing)
-            staging = folder / STAGING
-            asked = False
-            for number, shard in enumerate(missing, start=1):
-                cached = _cached(task, shard)
-                if cached is None and not asked:
-                    on_progress(f"asking {_endpoint()} for {_hub(task).repository} at {task.revision}")
-                    _compare(task, contact(_hub(task), task.revision).shards, "the hub at the pinned revision")
-                    asked = True
-                where = "from the hub client's cache" if cached else f"{_bytes(shard) / 1e6:,.0f} MB"
-                on_progress(f"{shard.file}: {number} of {len(missing)}, {where}")
-                place_shard(task, folder, _fetched(task, shard, cached, staging), shard)
-            shutil.rmtree(staging, ignore_errors=True)
+            _fetch_all(task, folder, missing, on_progress)
     return Prepared(folder, built=bool(missing))
+
+
+def _fetch_all(task: Task, folder: Path, missing: list[Shard], on_progress: Progress) -> None:
+    """The hub is asked, once, only if its client's cache has not all of them."""
+    asked = False
+    for number, shard in enumerate(missing, start=1):
+        cached = _cached(task, shard)
+        if cached is None and not asked:
+            on_progress(f"asking {_endpoint()} for {_hub(task).repository} at {task.revision}")
+            _compare(task, contact(_hub(task), task.revision).shards, "the hub at the pinned revision")
+            asked = True
+        where = "from the hub client's cache" if cached else f"{_bytes(shard) / 1e6:,.0f} MB"
+        on_progress(f"{shard.file}: {number} of {len(missing)}, {where}")
+        place_shard(task, folder, _fetched(task, shard, cached, folder / STAGING), shard)
+    shutil.rmtree(folder / STAGING, ignore_errors=True)
 
 
 def wanted_shards(task: Task, count: int | None) -> list[Shard]:
     """Validation and the first `count` training shards; None for all. Raises UserError."""
-    _hub(task)
-    if task.revision is None:
-        raise not_locked(task)
+    _require_lock(task)
     training = task.of_split("train")
     if count is not None and not 1 <= count <= len(training):
         raise UserError(f"{count:,} training shards: the corpus has {len(training):,}", "give --shards a number in between")
@@ -139,9 +141,7 @@ def wanted_shards(task: Task, count: int | None) -> list[Shard]:
 
 def shards_for_tokens(task: Task, tokens: int) -> int:
     """How many training shards hold at least so many tokens. Raises UserError."""
-    _hub(task)
-    if task.revision is None:
-        raise not_locked(task)
+    _require_lock(task)
     held = 0
     for count, shard in enumerate(task.of_split("train"), start=1):
         held += shard.tokens
@@ -262,6 +262,12 @@ def _hub(task: Task) -> Hub:
     if task.hub is None:
         raise UserError(f"{task.path.name}: the task has no [hub]", "use a task whose corpus is on the hub")
     return task.hub
+
+
+def _require_lock(task: Task) -> None:
+    _hub(task)
+    if task.revision is None:
+        raise not_locked(task)
 
 
 def _endpoint() -> str:

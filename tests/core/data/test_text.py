@@ -103,10 +103,20 @@ def test_other_text_is_refused(corpus: HubCorpus, locked: Task, parquet: Path) -
     assert list(shard_folder(corpus).glob("*.bin")) == []
 
 
-def test_text_that_ends_early_is_named(corpus: HubCorpus, locked: Task, parquet: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [(1, "other tokens than the public copy has"), (2, r"the text ends before fineweb_train_000003\.bin, at document 3")],
+)
+def test_text_that_ends_early_is_named(
+    before: int, message: str, corpus: HubCorpus, locked: Task, parquet: Path
+) -> None:
+    """In the middle of a shard, or before it: the third one begins in the second file."""
+    text = Text(parquet, VOCABULARY)
+    prepare_from_text(locked, data_dir(corpus), before, text, silent)
     (parquet / "sample" / "10BT" / "001_00000.parquet").unlink()
-    with pytest.raises(UserError, match=r"the text|other tokens"):
-        prepare_from_text(locked, data_dir(corpus), None, Text(parquet, VOCABULARY), silent)
+    with pytest.raises(UserError, match=message) as raised:
+        prepare_from_text(locked, data_dir(corpus), None, text, silent)
+    assert raised.value.remedy
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "holds no .parquet files"), (b"PAR1", "cannot be read")])
