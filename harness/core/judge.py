@@ -25,6 +25,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from harness.core.audits import AuditReport, ShadowAudit
 from harness.core.data.shards import scored_tokens
 from harness.core.failures import Failure, RunFailed

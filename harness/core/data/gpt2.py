@@ -77,4 +77,6 @@ def _ranks_of_tiktoken() -> dict[bytes, int]:
 def _check(task: Task, content: bytes, name: str) -> None:
     digest = hashlib.sha256(content).hexdigest()
     if digest != task.tokenizer.sha256:
-        raise UserError(f"{name}: gives ranks of sha256 {digest}, {task.path.name} pins {task.tokenizer.sha256}", _REMEDY)
+        raise UserError(
+            f"{name}: gives ranks of sha256 {digest}, {task.path.name} pins {task.tokenizer.sha256}", _REMEDY
+        )

@@ -56,7 +56,7 @@ class Locked:
 
 
 def write_lock(task: Task, on_progress: Progress = lambda message: None) -> Locked:
-    """Pins the repository of a task, or, where it is pinned, compares it with what the hub has now. Raises UserError."""
+    """Pins the repository of a task; where it is pinned, compares it with what the hub has now. Raises UserError."""
     hub, path = _hub(task), task.lock_path
     assert path is not None
     on_progress(f"asking {_endpoint()} for {hub.repository}")
@@ -135,7 +135,9 @@ def wanted_shards(task: Task, count: int | None) -> list[Shard]:
     _require_lock(task)
     training = task.of_split("train")
     if count is not None and not 1 <= count <= len(training):
-        raise UserError(f"{count:,} training shards: the corpus has {len(training):,}", "give --shards a number in between")
+        raise UserError(
+            f"{count:,} training shards: the corpus has {len(training):,}", "give --shards a number in between"
+        )
     return [*task.of_split("validation"), *training[:count]]
 
 
@@ -211,7 +213,10 @@ def _download(task: Task, shard: Shard, staging: Path) -> Path:
         with _explained(hub, task.revision):
             return Path(
                 hf_hub_download(
-                    hub.repository, shard.file, repo_type="dataset", revision=task.revision,
+                    hub.repository,
+                    shard.file,
+                    repo_type="dataset",
+                    revision=task.revision,
                     local_dir=staging,
                 )
             )
@@ -222,7 +227,9 @@ def _download(task: Task, shard: Shard, staging: Path) -> Path:
 def _described(hub: Hub, name: str, split: str, lfs: object) -> Shard:
     size, digest = getattr(lfs, "size", None), getattr(lfs, "sha256", None)
     if not isinstance(size, int) or not isinstance(digest, str):
-        raise UserError(f"{hub.repository}: the hub states no sha256 for {name}", "see whether $HF_ENDPOINT is a true mirror")
+        raise UserError(
+            f"{hub.repository}: the hub states no sha256 for {name}", "see whether $HF_ENDPOINT is a true mirror"
+        )
     tokens, rest = divmod(size - HEADER_BYTES, TOKEN.itemsize)
     if rest or tokens < 1 or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise UserError(f"{hub.repository}: {name} with {size:,} bytes is no shard", "report it upstream")
@@ -291,7 +298,9 @@ def _explained(hub: Hub, revision: str | None) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise UserError(f"{hub.repository}: {_endpoint()} no longer has revision {revision}", way_round) from None
     except errors.RepositoryNotFoundError:
-        raise UserError(f"{hub.repository}: {_endpoint()} has no such dataset, or it is closed to you", way_round) from None
+        raise UserError(
+            f"{hub.repository}: {_endpoint()} has no such dataset, or it is closed to you", way_round
+        ) from None
     except errors.RemoteEntryNotFoundError as error:
         raise UserError(f"{hub.repository}{at}: {_said(error)}", way_round) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
@@ -299,7 +308,9 @@ def _explained(hub: Hub, revision: str | None) -> Iterator[None]:
     except errors.HTTPError as error:
         raise UserError(f"{hub.repository}{at}: {_endpoint()} cannot be used: {_said(error)}", way_round) from None
     except ValueError as error:
-        raise UserError(f"{hub.repository}{at}: {_endpoint()} does not answer as a hub: {_said(error)}", way_round) from None
+        raise UserError(
+            f"{hub.repository}{at}: {_endpoint()} does not answer as a hub: {_said(error)}", way_round
+        ) from None
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}:
             raise

@@ -62,7 +62,9 @@ def running(repositories: dict[str, Repository]) -> Iterator[FakeHub]:
             hub.log.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = unquote(urlsplit(self.path).path)
-            if match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)/?(.*))?", path):
+            if match := re.fullmatch(
+                r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)/?(.*))?", path
+            ):
                 self._api(*match.groups(), body)
             elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 self._file(*match.groups())

@@ -16,10 +16,10 @@ import pytest
 from huggingface_hub import hf_hub_download
 from typer.testing import CliRunner, Result
 
-from harness.cli import doctor
-from harness.cli.data import app
 from harness.campaign import Request, run_once
 from harness.checks.synthetic import make_task
+from harness.cli import doctor
+from harness.cli.data import app
 from harness.core.data import hub as fetching
 from harness.core.data.prepare import require_prepared, verify
 from harness.core.data.shards import open_shard, scored_tokens
@@ -389,7 +389,9 @@ if __name__ == "__main__":
 def request(corpus: HubCorpus, tmp_path: Path) -> Request:
     folder = tmp_path / "submission"
     folder.mkdir()
-    manifest = 'task = "fineweb-small"\ntitle = "A small one"\nauthors = ["tests"]\n[evaluation]\nbatch = 2\nlength = 64\n'
+    manifest = (
+        'task = "fineweb-small"\ntitle = "A small one"\nauthors = ["tests"]\n[evaluation]\nbatch = 2\nlength = 64\n'
+    )
     (folder / "submission.toml").write_text(manifest)
     (folder / "train.py").write_text(SUBMISSION)
     submission = load_submission(folder, load_task(corpus.task_path))
@@ -401,7 +403,9 @@ def test_a_run_reads_the_prepared_part_and_is_judged_on_the_first_tokens(
 ) -> None:
     text = corpus.task_path.read_text()
     caps = text[text.index("[caps.cuda]") : text.index("# Written by `speedrun data pin`")]
-    text = text.replace(caps, caps.replace("cuda", "cpu").replace("compile_cpu_seconds = 1800", "compile_cpu_seconds = 0"))
+    text = text.replace(
+        caps, caps.replace("cuda", "cpu").replace("compile_cpu_seconds = 1800", "compile_cpu_seconds = 0")
+    )
     text = text.replace("tolerance = { cuda = 0.5 }", "tolerance = { cpu = 0.01 }")
     corpus.task_path.write_text(text.replace('order = "sequential"\n', 'order = "sequential"\nstep_tokens = 128\n'))
     lock(corpus)

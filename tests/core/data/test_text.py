@@ -105,7 +105,10 @@ def test_other_text_is_refused(corpus: HubCorpus, locked: Task, parquet: Path) -
 
 @pytest.mark.parametrize(
     ("before", "message"),
-    [(1, "other tokens than the public copy has"), (2, r"the text ends before fineweb_train_000003\.bin, at document 3")],
+    [
+        (1, "other tokens than the public copy has"),
+        (2, r"the text ends before fineweb_train_000003\.bin, at document 3"),
+    ],
 )
 def test_text_that_ends_early_is_named(
     before: int, message: str, corpus: HubCorpus, locked: Task, parquet: Path
@@ -172,7 +175,7 @@ def test_shards_are_cut_alike_from_every_place(lengths: list[int], shard_tokens:
     numbers = iter(range(sum(lengths)))
     rows = [[next(numbers) for _ in range(length)] for length in lengths]
     found = [(tokens.tolist(), place) for tokens, place in cut(encoded(rows, size), shard_tokens, Place())]
-    assert sum((tokens for tokens, _ in found), []) == list(range(sum(lengths)))
+    assert [token for tokens, _ in found for token in tokens] == list(range(sum(lengths)))
     assert all(len(tokens) == shard_tokens for tokens, _ in found[:-1])
     for index, (_, place) in enumerate(found[:-1]):
         rest = cut(encoded(rows[place.document :], size), shard_tokens, place)
