@@ -29,7 +29,8 @@ configs:
 """
 PIECES = [
     "The quick brown fox", " jumps over", "\n\n", "  two  spaces ", "naïve café", "日本語のテキスト",
-    "🙂👩‍👩‍👧", "\t\ttabs\r\n", "don't we'll I'm", "3.14159 and 1,000,000", "<|endoftext|>", "    indented code {}", "e\u0301", "\x00\x07", "ﬁ ß İ",
+    "🙂👩‍👩‍👧", "\t\ttabs\r\n",
+    "don't we'll I'm", "3.14159 and 1,000,000", "<|endoftext|>", "    indented code {}", "e\u0301", "\x00\x07", "ﬁ ß İ",
 ]  # fmt: skip
 
 
