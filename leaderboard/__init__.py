@@ -1,0 +1,27 @@
+"""The board: the history of records and what can be learnt from it.
+
+    import leaderboard
+    leaderboard.records()                       # a pandas frame; columns and units in leaderboard.columns
+    leaderboard.runs(), .curves(), .methods(), .verifications(), .attempts()
+
+Reads `records/` and the imported public history; never runs anything. pandas is imported by the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+FRAMES = ("attempts", "curves", "methods", "records", "runs", "verifications")
+
+if TYPE_CHECKING:
+    from leaderboard.frames import attempts, curves, methods, records, runs, verifications
+
+__all__ = ["attempts", "curves", "methods", "records", "runs", "verifications"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in FRAMES:
+        raise AttributeError(f"module 'leaderboard' has no attribute {name!r}")
+    from leaderboard import frames
+
+    return getattr(frames, name)

@@ -1,0 +1,153 @@
+"""What every column of every frame means, in what unit, and its pandas type.
+
+A board is one (task, hardware class), `gcide/cpu-1thread`, or one track of an imported history, `nanogpt/1`. A record
+is named `BOARD/NUMBER`, three digits. Losses are nats per token, times wall-clock seconds, ratios reference over
+candidate: above 1 is faster. What is not known is missing (NaN, NaT, None), never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TEXT = "str"
+LIST = "object"  # a list of strings
+REAL = "float64"
+WHOLE = "Int64"
+FLAG = "boolean"
+DAY = "datetime64[s]"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its pandas type and what it holds."""
+
+    dtype: str
+    what: str
+
+
+RECORDS = {
+    "record": Column(TEXT, "name: BOARD/NUMBER; a re-timing of the public history has a letter after the number"),
+    "board": Column(TEXT, "the (task, class) or imported track it stands on"),
+    "number": Column(WHOLE, "number on its board"),
+    "kind": Column(TEXT, "record, result (valid, no record), software-upgrade, retiming"),
+    "date": Column(DAY, "day it was set, as stated"),
+    "title": Column(TEXT, "what it is, in a line"),
+    "authors": Column(LIST, "who is credited, as credited"),
+    "score": Column(REAL, "what the board ranks: the unit is in score_unit"),
+    "score_unit": Column(TEXT, "seconds or steps; fewer is better"),
+    "speedup": Column(REAL, "over the board's first record; own records: product of the chain's race ratios"),
+    "speedup_low": Column(REAL, "lower end of its 99% interval; missing where nothing was raced"),
+    "speedup_high": Column(REAL, "upper end"),
+    "parent": Column(TEXT, "the record it is measured against"),
+    "target": Column(REAL, "the loss to reach, nats per token"),
+    "steps": Column(WHOLE, "optimizer steps of the counted runs"),
+    "runs": Column(WHOLE, "counted runs: of the record's source, to its steps, repeats of one curve once"),
+    "loss_mean": Column(REAL, "mean loss of the counted runs, nats per token"),
+    "loss_std": Column(REAL, "sample standard deviation of their losses"),
+    "p_value": Column(REAL, "one-sided t-test that their mean is below the target; missing for one run"),
+    "runs_same_steps": Column(WHOLE, "runs in the record's folder to the same steps, whatever their source"),
+    "p_same_steps": Column(REAL, "the same test over those"),
+    "stated_runs": Column(WHOLE, "runs that its authors state, where they do"),
+    "stated_loss": Column(REAL, "mean loss that its authors state, where they do"),
+    "stated_pass": Column(FLAG, "whether the public table marks it as significant, where it says"),
+    "time_mean": Column(REAL, "mean seconds of the counted runs on the linked log's kind and number of GPUs"),
+    "time_std": Column(REAL, "standard deviation of those seconds"),
+    "log_seconds": Column(REAL, "seconds of the log that the public table links to"),
+    "log_minus_score": Column(REAL, "log_seconds less the stated seconds"),
+    "log": Column(TEXT, "what that log is of: own, baseline's, older base, other machine, none"),
+    "gpus": Column(WHOLE, "number of GPUs"),
+    "machine": Column(TEXT, "GPU or CPU model"),
+    "torch": Column(TEXT, "version of torch"),
+    "source": Column(TEXT, "digest of the source that ran"),
+    "code_lines": Column(WHOLE, "lines of code without blanks, comments and docstrings"),
+    "lines_added": Column(WHOLE, "lines added over the record before, as merged"),
+    "lines_removed": Column(WHOLE, "lines removed"),
+    "seconds_saved": Column(REAL, "seconds less than the record before, as stated"),
+    "merged": Column(DAY, "day it was merged into the public repository"),
+    "trust": Column(TEXT, "trust level of its runs; imported: self-reported, not raced here"),
+    "verified": Column(WHOLE, "verifications by others"),
+    "reference": Column(TEXT, "where it is documented"),
+    "note": Column(TEXT, "what else is known"),
+}
+
+RUNS = {
+    "record": Column(TEXT, "the record whose evidence it is; missing where it belongs to none"),
+    "board": Column(TEXT, "its board"),
+    "run": Column(TEXT, "name of the run"),
+    "counted": Column(FLAG, "whether it counts among the record's runs"),
+    "loss": Column(REAL, "loss at the record's steps, else the last one, nats per token"),
+    "seconds": Column(REAL, "seconds of training at that point"),
+    "steps": Column(WHOLE, "steps at that point"),
+    "complete": Column(FLAG, "whether it went to its planned end"),
+    "gpus": Column(WHOLE, "number of GPUs"),
+    "machine": Column(TEXT, "GPU or CPU model"),
+    "torch": Column(TEXT, "version of torch"),
+    "driver": Column(TEXT, "version of the GPU's driver"),
+    "source": Column(TEXT, "digest of the source that ran"),
+    "curve": Column(TEXT, "digest of its losses: equal for copies of one run"),
+    "duplicate_of": Column(TEXT, "the run of which it is an exact copy"),
+    "folder": Column(TEXT, "folder of its log"),
+    "file": Column(TEXT, "file of its log"),
+}
+
+CURVES = {
+    "board": Column(TEXT, "its board"),
+    "folder": Column(TEXT, "folder of its log: with file and run the key of a run"),
+    "file": Column(TEXT, "file of its log"),
+    "run": Column(TEXT, "name of the run"),
+    "step": Column(WHOLE, "optimizer step"),
+    "loss": Column(REAL, "validation loss, nats per token"),
+    "seconds": Column(REAL, "seconds of training until then"),
+    "tokens": Column(WHOLE, "training tokens until then, where known"),
+    "variant": Column(TEXT, "what else the line says, such as the decay of averaged weights"),
+}
+
+METHODS = {
+    "history": Column(TEXT, "the board its lifeline is on"),
+    "method": Column(TEXT, "identifier"),
+    "name": Column(TEXT, "what it is called"),
+    "kind": Column(TEXT, "optimizer, architecture, initialization, schedule, data, loss, precision, systems, software"),
+    "introduced": Column(WHOLE, "number of the record that introduced it"),
+    "introduced_on": Column(DAY, "day of that"),
+    "dropped": Column(WHOLE, "number of the first record without it; missing while it stands"),
+    "dropped_on": Column(DAY, "day of that"),
+    "replaces": Column(LIST, "methods whose place it took"),
+    "evidence": Column(TEXT, "where introduction and drop were read"),
+    "uncertain": Column(FLAG, "whether the sources leave room"),
+    "lines": Column(WHOLE, "statements that run only with it; own records"),
+    "effect": Column(REAL, "measured time ratio of having it; own ablations"),
+    "effect_low": Column(REAL, "lower end of its interval"),
+    "effect_high": Column(REAL, "upper end"),
+}
+
+VERIFICATIONS = {
+    "record": Column(TEXT, "the record that was raced again"),
+    "by": Column(TEXT, "who"),
+    "date": Column(DAY, "day"),
+    "machine": Column(TEXT, "GPU or CPU model"),
+    "trust": Column(TEXT, "trust level of the runs"),
+    "verdict": Column(TEXT, "what came out"),
+    "ratio": Column(REAL, "time ratio to the parent that was found"),
+    "ratio_low": Column(REAL, "lower end of its interval"),
+    "ratio_high": Column(REAL, "upper end"),
+}
+
+ATTEMPTS = {
+    "attempt": Column(TEXT, "name: BOARD/attempts/ID"),
+    "board": Column(TEXT, "its board"),
+    "date": Column(DAY, "day of the verdict"),
+    "title": Column(TEXT, "what was tried"),
+    "authors": Column(LIST, "by whom"),
+    "reference": Column(TEXT, "the record it was raced against"),
+    "verdict": Column(TEXT, "record, valid but not proven faster, slower, misses target, invalid and the reason"),
+    "ratio": Column(REAL, "time ratio"),
+    "ratio_low": Column(REAL, "lower end of its interval"),
+    "ratio_high": Column(REAL, "upper end"),
+    "pairs": Column(WHOLE, "pairs of runs raced"),
+    "loss_mean": Column(REAL, "mean loss of its runs, nats per token"),
+}
+
+FRAMES = {
+    "records": RECORDS, "runs": RUNS, "curves": CURVES,
+    "methods": METHODS, "verifications": VERIFICATIONS, "attempts": ATTEMPTS,
+}  # fmt: skip
