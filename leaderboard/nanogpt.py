@@ -122,7 +122,7 @@ def _timed_rows() -> list[tuple[dict[str, Any], pd.DataFrame | None]]:
     for row in pd.concat([joined, lines], axis=1).itertuples():
         if row.kind == "retiming":
             retimings[row.number] = retimings.get(row.number, 0) + 1
-        suffix = "abc"[retimings[row.number]] if row.kind == "retiming" else ""
+        suffix = "abc"[retimings[row.number] - 1] if row.kind == "retiming" else ""
         seconds = row.minutes * 60
         facts = _common(row, row.track, f"{row.number:03d}{suffix}") | {
             "kind": row.kind,

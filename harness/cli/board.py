@@ -1,70 +1,136 @@
-"""`speedrun board`: the records of a task and class, and this machine's runs."""
+"""`speedrun board`: the records of a task and class or of the imported history, and this machine's runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.bundle import read_table
-from harness.cli import options, output
+from harness.cli import board_diff, board_show, board_site, options, output
 from harness.errors import UserError
-from harness.paths import RECORDS
+
+if TYPE_CHECKING:
+    from leaderboard.store import Board, Store
+
+app = typer.Typer(help="The history of records: list, show, compare, publish.")
+app.command("show")(board_show.show)
+app.command("diff")(board_diff.diff)
+app.command("export")(board_site.export)
 
 
+@app.callback(invoke_without_command=True)
 def board(
+    context: typer.Context,
     task: Annotated[str, typer.Option(help="Task to show.")] = options.DEFAULT_TASK,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
+    history: options.History = None,
+    track: options.Track = 1,
+    as_of: options.AsOf = None,
     runs: Annotated[int, typer.Option(help="How many of this machine's latest runs to list.")] = 10,
     as_json: options.Json = False,
+    as_csv: options.Csv = False,
     runs_dir: options.RunsDir = options.RUNS_DIR,
 ) -> None:
-    """Show the record history and the latest runs on this machine."""
-    records = read_records(RECORDS / task / hardware)
-    latest = read_runs(runs_dir, task, hardware)[-runs:] if runs > 0 else []
-    if as_json:
-        output.as_json({"task": task, "class": hardware, "records": records, "runs": latest})
+    """Show the record history and, for a task of our own, the latest runs on this machine."""
+    if context.invoked_subcommand:
         return
-    output.line(f"{task}, {hardware}", style="bold")
-    if records:
-        output.table(("record", "title", "seconds", "loss"), [_record_row(record) for record in records])
+    from leaderboard import store
+    from leaderboard.lifelines import parse_day
+
+    options.only_one_format(as_json, as_csv)
+    day = parse_day(as_of)
+    known = store.load()
+    name = options.board_name(task, hardware, history, track)
+    if history is not None:
+        known.board(name)
+    records = known.records_of(name, day)
+    latest = read_runs(runs_dir, task, hardware)[-runs:] if runs > 0 and history is None else []
+    if as_json:
+        place = {"task": task, "class": hardware} if history is None else {"history": history, "track": track}
+        output.as_json({**place, "board": name, "as_of": day, "records": records, "runs": latest})
+    elif as_csv:
+        output.as_csv(known.record_columns, records)
     else:
+        _print(known, name, records)
+        if history is None:
+            _print_runs(latest)
+
+
+def read_runs(runs_dir: Path, task: str, hardware: str) -> list[dict[str, Any]]:
+    """Every run.json of a task and class under a runs folder, oldest first; what is none is left out with a warning."""
+    runs = []
+    for path in sorted(runs_dir.glob("*/run.json")):
+        try:
+            if path.parent.is_symlink():
+                raise UserError(f"{path.parent}: a link, not a run folder")
+            runs.append(read_table(path))
+        except UserError as error:
+            output.warn(f"warning: {error.message}; it is left out")
+    return [run for run in runs if (run.get("task"), run.get("hardware_class")) == (task, hardware)]
+
+
+def _print(known: Store, name: str, records: list[dict[str, Any]]) -> None:
+    fields = known.boards.get(name)
+    if fields is None or not records:
+        output.line(name if fields is None else f"{name}: {fields.title}", style="bold")
         output.line("no record yet: the first will be the tuned AdamW baseline, through a race")
+        output.line()
+        return
+    output.paragraph(f"{name}: {fields.title}", style="bold")
+    output.paragraph(f"target {fields.target} nats per token; times {fields.shown_unit}; losses are means of n runs")
+    if fields.imported:
+        output.paragraph(f"{records[0]['trust']}; facts from {fields.source}")
     output.line()
+    for record in records:
+        _print_record(fields, record)
+    output.line()
+    output.paragraph(f"evidence of one: speedrun board show {records[-1]['record']}")
+
+
+def _print_record(fields: Board, record: dict[str, Any]) -> None:
+    """Two lines or more: the numbers with the title, then who, what changed, and what is odd about the evidence."""
+    number = record["record"].rpartition("/")[2]
+    speedup = f"{output.fixed(record['speedup'], 2)}x"
+    if record["speedup_low"] is not None:
+        speedup += f" [{record['speedup_low']:.2f}, {record['speedup_high']:.2f}]"
+    numbers = f"{number:4}  {record['date'] or '':10}  {fields.shown_score(record['score']):>7}  {speedup:>7}"
+    loss = f"{record['loss_mean']:.4f}" if record["loss_mean"] is not None else "no log"
+    evidence = f"{loss:>7}  n={record['runs'] or 0:<3} {shown_p(record['p_value']):8}"
+    mark = "" if record["kind"] == "record" else f" ({record['kind']})"
+    output.paragraph_after(f"{numbers}  {evidence}  ", f"{record['title']}{mark}")
+    for text in (", ".join(record["authors"]), _changes(record), _remarks(record)):
+        if text:
+            output.paragraph(text, indent=6, style="dim")
+
+
+def _changes(record: dict[str, Any]) -> str:
+    added = [f"+{name}" for name in record["methods_added"] or ()]
+    return " ".join(added + [f"-{name}" for name in record["methods_dropped"] or ()])
+
+
+def _remarks(record: dict[str, Any]) -> str:
+    """Own records: trust and verifications. Imported ones: where the linked log is not the record's own."""
+    if record["score"] is None or record["log"] in (None, "own"):
+        verified = f"verified {record['verified']} times" if record["verified"] else ""
+        return verified if record["log"] else ", ".join(filter(None, [record["trust"], verified]))
+    return f"its log: {record['log']}"
+
+
+def shown_p(value: float | None) -> str:
+    """A p-value as people read it; empty where one run gives none."""
+    if value is None:
+        return ""
+    return f"p={value:.3f}" if value >= 0.001 else f"p={value:.0e}"
+
+
+def _print_runs(latest: list[dict[str, Any]]) -> None:
     if not latest:
         output.line("no run on this machine yet: make baseline")
         return
     columns = ("run", "seed", "state", "loss", "target", "seconds", "tokens", "trust")
     output.table(columns, [_run_row(run) for run in latest], title="runs on this machine (none is a record)")
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Every record.json of a task and class, in order of number; what is no JSON object is left out with a warning."""
-    return _read_all(sorted(folder.glob("[0-9]*/record.json")))
-
-
-def read_runs(runs_dir: Path, task: str, hardware: str) -> list[dict[str, Any]]:
-    """Every run.json of a task and class under a runs folder, oldest first."""
-    runs = _read_all(sorted(runs_dir.glob("*/run.json")))
-    return [run for run in runs if (run.get("task"), run.get("hardware_class")) == (task, hardware)]
-
-
-def _read_all(paths: list[Path]) -> list[dict[str, Any]]:
-    tables = []
-    for path in paths:
-        try:
-            if path.parent.is_symlink():
-                raise UserError(f"{path.parent}: a link, not a run folder")
-            tables.append(read_table(path))
-        except UserError as error:
-            output.warn(f"warning: {error.message}; it is left out")
-    return tables
-
-
-def _record_row(record: dict[str, Any]) -> tuple[object, ...]:
-    seconds, loss = output.fixed(record.get("seconds"), 2), output.fixed(record.get("val_loss"), 4)
-    return record.get("id", ""), record.get("title", ""), seconds, loss
 
 
 def _run_row(run: dict[str, Any]) -> tuple[object, ...]:

@@ -22,7 +22,9 @@ from harness.cli import (
     check,
     data,
     doctor,
+    import_logs,
     journal,
+    methods,
     new,
     output,
     race,
@@ -58,7 +60,9 @@ app.command()(verify.verify)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)
-app.command()(board.board)
+app.command()(methods.methods)
+app.command("import-logs")(import_logs.import_logs)
+app.add_typer(board.app, name="board")
 app.add_typer(data.app, name="data")
 app.add_typer(journal.app, name="journal")
 app.add_typer(records.app, name="records")

@@ -8,11 +8,13 @@ markup.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import sys
+import textwrap
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -102,6 +104,26 @@ def as_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
+def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows on standard output for programs: a list is joined by semicolons, what is missing is empty."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_csv_cell(row.get(column)) for column in columns])
+
+
+def paragraph(text: str, indent: int = 0, style: str | None = None) -> None:
+    """One line of text folded to the terminal's width between words; every line is indented."""
+    paragraph_after(" " * indent, text, style)
+
+
+def paragraph_after(start: str, text: str, style: str | None = None) -> None:
+    """The same, the first line after `start` and the others indented by as much."""
+    width, first, margin = max(console.width, len(start) + 20), clean(start), " " * len(start)
+    for part in textwrap.wrap(clean(text), width, initial_indent=first, subsequent_indent=margin) or [first.rstrip()]:
+        _print(console, part, style)
+
+
 def fixed(value: object, digits: int) -> str:
     """A number with that many decimals; empty for what is no number, or none that a person could read."""
     readable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
@@ -115,6 +137,12 @@ def _print(to: Console, text: str, style: str | None) -> None:
 def _cell(value: object) -> str:
     text = clean(str(value)[: CELL_CHARACTERS + 1])
     return text if len(text) <= CELL_CHARACTERS else f"{text[:CELL_CHARACTERS]}…"
+
+
+def _csv_cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ";".join(_csv_cell(item) for item in value)
+    return "" if value is None else clean(str(value))
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,148 @@
+"""`speedrun methods [NAME]`: how long each method stood, and how many records were set by whom meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli import options, output
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from leaderboard.lifelines import Event, Lifeline, Span
+    from leaderboard.store import Store
+
+COLUMNS = (
+    "id", "name", "kind", "introduced_record", "introduced_date", "dropped_record", "dropped_date",
+    "records_while_it_stood", "people_who_set_them", "people_besides_introducers",
+    "kin", "with_kin_dropped_record", "with_kin_dropped_date", "with_kin_records_while_it_stood",
+    "with_kin_people_who_set_them", "uncertain", "evidence",
+)  # fmt: skip
+MEANING = (
+    "records: set after its introduction while it stood; people: who set them, each once (programs and groups are not "
+    "people); with kin: the same for the line that what took its place continues"
+)
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method, with all it took part in.")] = None,
+    task: Annotated[str, typer.Option(help="Task to show.")] = options.DEFAULT_TASK,
+    hardware: options.HardwareName = options.DEFAULT_CLASS,
+    history: options.History = None,
+    track: options.Track = 1,
+    as_of: options.AsOf = None,
+    as_json: options.Json = False,
+    as_csv: options.Csv = False,
+) -> None:
+    """Show which methods survived: introduced, dropped, the records set meanwhile and the people who set them."""
+    from leaderboard import store
+    from leaderboard.lifelines import lifelines, parse_day
+
+    options.only_one_format(as_json, as_csv)
+    day = parse_day(as_of)
+    known = store.load()
+    board = options.board_name(task, hardware, history, track)
+    if history is not None:
+        known.board(board)
+    found = lifelines(known.methods_of(board), known.records_of(board), day)
+    if name is not None:
+        found = [_one(found, name, board)]
+    if as_json:
+        output.as_json(_table(known, board, day, found))
+    elif as_csv:
+        output.as_csv(COLUMNS, [_flat(line.table()) for line in found])
+    elif name is not None:
+        _print_one(known, board, found[0])
+    else:
+        _print(known, board, day, found)
+
+
+def _one(found: list[Lifeline], name: str, board: str) -> Lifeline:
+    for line in found:
+        if line.id == name:
+            return line
+    near = [line.id for line in found if name.lower() in line.id or name.lower() in line.name.lower()]
+    known = f"there are {', '.join(near[:8])}" if near else "see speedrun methods for the names"
+    raise UserError(f"{name}: no such method on {board} by then", known)
+
+
+def _table(known: Store, board: str, day: str | None, found: list[Lifeline]) -> dict[str, Any]:
+    fields = known.boards.get(board)
+    records = known.records_of(board, day)
+    return {
+        "board": board,
+        "as_of": day,
+        "last_record": records[-1]["record"] if records else None,
+        "provenance": records[-1]["trust"] if records else None,
+        "source": fields.source if fields else None,
+        "meaning": MEANING,
+        "methods": [line.table() for line in found],
+    }
+
+
+def _flat(table: dict[str, Any]) -> dict[str, Any]:
+    """The nested table of one method as one row."""
+    row = dict(table) | {"kin": table["with_kin"]["kin"]}
+    for prefix, span in (("", table), ("with_kin_", table["with_kin"])):
+        for event in ("introduced", "dropped"):
+            for field, value in (span[event] or {}).items():
+                row[f"{prefix}{event}_{field}"] = value
+        for count in ("records_while_it_stood", "people_who_set_them"):
+            row[f"{prefix}{count}"] = span[count]
+    return row
+
+
+def _print(known: Store, board: str, day: str | None, found: list[Lifeline]) -> None:
+    when = f" at the end of {day}" if day else ""
+    output.line(f"methods on {board}{when}", style="bold")
+    if not found:
+        output.line("none: no record there has introduced one")
+        return
+    if board in known.boards and known.boards[board].imported:
+        output.paragraph(f"{known.records_of(board)[0]['trust']}; facts from {known.boards[board].source}")
+    output.paragraph(MEANING)
+    output.line()
+    rows = [
+        (line.id, line.kind, line.span.introduced.record, line.span.dropped.record if line.span.dropped else "stands",
+         len(line.span.records), len(line.span.people), _kin_count(line, len(line.line.records)),
+         _kin_count(line, len(line.line.people)))
+        for line in found
+    ]  # fmt: skip
+    columns = ("method", "kind", "from", "until", "records", "people", "kin: records", "kin: people")
+    output.table(columns, rows)
+    standing = sum(line.span.dropped is None for line in found)
+    output.line()
+    output.line(f"{len(found)} methods, {standing} stand; one of them: speedrun methods NAME")
+
+
+def _kin_count(line: Lifeline, count: int) -> object:
+    return count if line.kin else ""
+
+
+def _print_one(known: Store, board: str, line: Lifeline) -> None:
+    titles = {row["number"]: row["title"] for row in known.records_of(board) if row["kind"] != "retiming"}
+    output.paragraph(f"{line.id}: {line.name}", style="bold")
+    output.paragraph(f"{line.kind}; {board}" + ("; the sources leave room" if line.uncertain else ""))
+    output.paragraph(f"evidence: {line.evidence}")
+    if line.replaces:
+        output.paragraph(f"took the place of {', '.join(line.replaces)}")
+    output.line()
+    _print_span(line.span, titles)
+    if line.kin:
+        output.line()
+        output.paragraph(f"with its kin ({', '.join(line.kin)}):")
+        _print_span(line.line, titles)
+
+
+def _print_span(span: Span, titles: dict[int, str]) -> None:
+    output.paragraph_after("introduced  ", _shown(span.introduced, titles))
+    output.paragraph_after("dropped     ", _shown(span.dropped, titles) if span.dropped else "no: it stands")
+    numbers = ", ".join(str(number) for number in span.records)
+    output.paragraph_after("records     ", f"{len(span.records)} set while it stood: {numbers}")
+    besides = f"{len(span.people)} set them, {span.people_besides_introducers} besides who introduced it"
+    output.paragraph_after("people      ", f"{besides}: {', '.join(span.people)}")
+
+
+def _shown(event: Event, titles: dict[int, str]) -> str:
+    return f"record {event.record}, {event.date}: {titles.get(event.record, '')}"

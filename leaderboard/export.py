@@ -1,0 +1,239 @@
+"""Everything that is generated out of the frames and kept in the repository; a test fails where one is stale.
+
+    python -m leaderboard.export        # or: speedrun board export
+
+leaderboard.json, the table between the markers of README.md, CITATION.cff and docs/badge.svg.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.core.task import load_task
+from harness.errors import UserError
+from harness.paths import RECORDS, ROOT
+from leaderboard import columns, frames, nanogpt, store
+from leaderboard.store import Store
+
+DIGITS = 6  # significant digits of what is computed; what is stated has fewer
+BEGIN = "<!-- board: written by `speedrun board export` -->"
+END = "<!-- end of board -->"
+DEFAULT_BOARD = "gcide/cpu-1thread"
+
+
+def main() -> None:
+    """Writes every generated file."""
+    for path, text in generated().items():
+        path.write_text(text)
+
+
+def generated(records: Path = RECORDS) -> dict[Path, str]:
+    """Every generated file and what it has to hold."""
+    content = contents(records)
+    board = store.from_content(content)
+    readme = ROOT / "README.md"
+    return {
+        store.FILE: dumped(content),
+        readme: with_table(readme.read_text(), board),
+        ROOT / "CITATION.cff": citation(),
+        ROOT / "docs" / "badge.svg": badge(board),
+    }
+
+
+def contents(records: Path = RECORDS) -> dict[str, Any]:
+    """What leaderboard.json holds."""
+    record_rows = _rows(frames.records(records))
+    method_rows = _rows(frames.methods(records))
+    _add_methods(record_rows, method_rows)
+    _add_runs(record_rows, frames.runs(records), frames.curves(records))
+    extra = ["methods_added", "methods_dropped", "run_list", "curve"]
+    return {
+        "schema": store.SCHEMA,
+        "boards": _boards(record_rows),
+        "columns": {
+            "records": [*columns.RECORDS, *extra],
+            "methods": list(columns.METHODS),
+            "verifications": list(columns.VERIFICATIONS),
+            "attempts": list(columns.ATTEMPTS),
+        },
+        "records": record_rows,
+        "methods": method_rows,
+        "verifications": _rows(frames.verifications(records)),
+        "attempts": _rows(frames.attempts(records)),
+    }
+
+
+def dumped(content: dict[str, Any]) -> str:
+    """JSON with one row a line, so that a diff shows which record changed. ASCII."""
+    parts = []
+    for name, value in content.items():
+        if isinstance(value, list):
+            rows = ",\n".join(json.dumps(row, allow_nan=False) for row in value)
+            parts.append(f'"{name}": [\n{rows}\n]' if rows else f'"{name}": []')
+        else:
+            parts.append(f'"{name}": {json.dumps(value, allow_nan=False)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def with_table(readme: str, board: Store) -> str:
+    """The README with its table renewed. Raises UserError where the markers are gone."""
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError("README.md: the markers of the table of records are gone", f"put back {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table(board)}\n{END}{after}"
+
+
+def table(board: Store) -> str:
+    """The reigning record of every board, in Markdown."""
+    rows = ["| board | records | standing | set | by | over the first | evidence |", "|---|---|---|---|---|---|---|"]
+    for name, fields in board.boards.items():
+        best = reigning(board, name)
+        if best is None:
+            rows.append(f"| `{name}` | 0 | no record yet | | | | |")
+            continue
+        score = f"{fields.shown_score(best['score'])} {fields.shown_unit}"
+        by = ", ".join(best["authors"]).replace("|", "\\|")
+        count = sum(row["board"] == name and row["kind"] == "record" for row in board.records)
+        speedup = f"{best['speedup']:.2f}x" if best["speedup"] else ""
+        rows.append(f"| `{name}` | {count} | {score} | {best['date']} | {by} | {speedup} | {best['trust']} |")
+    return "\n".join(rows)
+
+
+def reigning(board: Store, name: str) -> dict[str, Any] | None:
+    """The fastest record of a board, upgrades of software included: the one to beat."""
+    rows = [row for row in board.records_of(name) if row["kind"] in ("record", "software-upgrade")]
+    return min(rows, key=lambda row: (row["score"], -row["number"]), default=None)
+
+
+def citation() -> str:
+    """CITATION.cff, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return (
+        "# written by `speedrun board export`\n"
+        "cff-version: 1.2.0\n"
+        "message: If you use this software or its records, please cite it.\n"
+        "type: software\n"
+        f"title: {project['name']}\n"
+        f"abstract: {project['description']}\n"
+        f"version: {project['version']}\n"
+        f"license: {project['license']}\n"
+        "authors:\n"
+        f"  - name: The {project['name']} contributors\n"
+    )
+
+
+def badge(board: Store) -> str:
+    """A small picture of the default board's standing, for a README."""
+    best = reigning(board, DEFAULT_BOARD)
+    says = "no record yet" if best is None else f"{board.boards[DEFAULT_BOARD].shown_score(best['score'])} s"
+    left, right = _text_width(DEFAULT_BOARD), _text_width(says)
+    label = escape(f"{DEFAULT_BOARD}: {says}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" aria-label="{label}">\n'
+        f"<title>{label}</title>\n"
+        f'<rect width="{left + right}" height="20" rx="3" fill="#2b2b2b"/>\n'
+        f'<path d="M{left} 0h{right - 3}a3 3 0 0 1 3 3v14a3 3 0 0 1 -3 3h-{right - 3}z" fill="#1f5f8b"/>\n'
+        '<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">\n'
+        f'<text x="{left / 2}" y="14">{escape(DEFAULT_BOARD)}</text>\n'
+        f'<text x="{left + right / 2}" y="14">{escape(says)}</text>\n'
+        "</g>\n</svg>\n"
+    )
+
+
+def _text_width(text: str) -> int:
+    return 7 * len(text) + 10
+
+
+def _boards(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Own boards first: the default one always, others once they have a record; then the imported tracks."""
+    names = dict.fromkeys([DEFAULT_BOARD, *(row["board"] for row in rows)])
+    own, imported = {}, {}
+    for name in names:
+        if name.startswith("nanogpt/"):
+            imported[name] = _imported_board(int(name[-1]))
+        else:
+            task = load_task(name.partition("/")[0])
+            own[name] = {
+                "title": f"{task.title}, on {name.partition('/')[2]}",
+                "target": task.target.val_loss,
+                "target_provisional": task.target.provisional,
+                "unit": "seconds",
+                "imported": False,
+                "source": "records/",
+            }
+    return own | imported
+
+
+def _imported_board(track: int) -> dict[str, Any]:
+    return {
+        "title": nanogpt.TITLES[track],
+        "target": nanogpt.TARGETS[track],
+        "target_provisional": False,
+        "unit": "steps" if track == 3 else "seconds",
+        "imported": True,
+        "source": nanogpt.REPOSITORY,
+    }
+
+
+def _add_methods(records: list[dict[str, Any]], methods: list[dict[str, Any]]) -> None:
+    """Which methods each record added and dropped, by the lifelines of its board."""
+    for record in records:
+        if record["kind"] == "retiming":
+            continue
+        of_board = [method for method in methods if method["history"] == record["board"]]
+        record["methods_added"] = [m["method"] for m in of_board if m["introduced"] == record["number"]]
+        record["methods_dropped"] = [m["method"] for m in of_board if m.get("dropped") == record["number"]]
+
+
+def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.DataFrame) -> None:
+    """The runs of each record, and the curve of the counted one whose loss is the median."""
+    by_record = dict(tuple(runs[runs.record.notna()].groupby("record")))
+    by_run = curves.groupby(nanogpt.RUN_KEY, dropna=False).indices
+    for record in records:
+        found = by_record.get(record["record"])
+        if found is None:
+            continue
+        listed = found[["run", "loss", "seconds", "counted"]].itertuples(index=False)
+        record["run_list"] = [[_plain(value) for value in run] for run in listed]
+        counted = found[found.counted & found.loss.notna()].sort_values("loss")
+        if len(counted):
+            median = counted.iloc[(len(counted) - 1) // 2]
+            points = curves.iloc[by_run.get(tuple(median[nanogpt.RUN_KEY]), [])]
+            in_record = points[points.step <= record["steps"]] if "steps" in record else points
+            record["curve"] = [
+                [_plain(value) for value in point]
+                for point in in_record[["step", "loss", "seconds", "tokens"]].itertuples(index=False)
+            ]
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A frame's rows as plain dictionaries without what is missing."""
+    plain = [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+    return [{name: value for name, value in row.items() if value is not None} for row in plain]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; missing ones are None."""
+    if isinstance(value, list):
+        return value
+    if pd.isna(value):
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.date().isoformat()
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+if __name__ == "__main__":
+    main()
