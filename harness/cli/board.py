@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The history of records: list, show, compare, publish.")
 app.command("show")(board_show.show)
 app.command("diff")(board_diff.diff)
+app.command("build")(board_site.build)
+app.command("serve")(board_site.serve)
 app.command("export")(board_site.export)
 
 

@@ -2,7 +2,52 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from harness.cli import output
+from harness.errors import UserError
+from harness.paths import RECORDS
+
+ROOM = Path("index.html")  # what a folder of ours has: another folder that is not empty is left alone
+
+
+def build(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the site; made where it is missing.")] = Path("site"),
+) -> None:
+    """Build the static site: it works from file:// and on any host, under any path."""
+    from leaderboard import site, store
+
+    if out.is_dir() and any(out.iterdir()) and not (out / ROOM).exists():
+        raise UserError(f"{out}: not empty, and no site of ours", "name a new folder, or remove what is there")
+    try:
+        count = site.build(out, store.load(), RECORDS)
+    except OSError as error:
+        raise UserError(f"{out}: {error.strerror}", "choose a folder you can write to: --out") from None
+    output.line(f"{count} pages in {out}: open {out / ROOM}")
+
+
+def serve(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the site, built anew.")] = Path("site"),
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8000,
+) -> None:
+    """Build the site and show it to this machine's browser until interrupted."""
+    import functools
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+    build(out)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(out))
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise UserError(f"port {port}: {error.strerror}", "choose another: --port") from None
+    output.line(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        output.line()
 
 
 def export() -> None:

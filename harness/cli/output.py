@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import UserError
+from harness.text import clean
 
 PIPE_WIDTH = 200  # a table that goes to a file or program is not folded to a terminal's 80 columns
 CELL_CHARACTERS = 200
@@ -30,11 +31,6 @@ QUOTE = "  | "
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 errors = Console(highlight=False, soft_wrap=True, stderr=True)
-
-
-def clean(text: str) -> str:
-    """Everything that is not a printable character made visible, line breaks and tabs too."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def clean_lines(text: str) -> str:

@@ -1,0 +1,228 @@
+"""Charts as static SVG: they work without JavaScript, print, and take their colours from the page's style sheet.
+
+Every point has a title (shown on hover, read by screen readers), and links where there is a page about it. All text is
+escaped. Sizes are in CSS pixels of the drawing; the page scales it down to its width.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+FONT_WIDTH = 6.6  # of a digit at the charts' font size
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a chart. x, y in data; href may be empty; kind is a class of the style sheet."""
+
+    x: float
+    y: float
+    title: str
+    href: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points (x, y), with the name that its legend shows."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The drawing's size and margins, and the ranges of its axes."""
+
+    width: int
+    height: int
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    log_y: bool = False
+    left: int = 48
+    right: int = 14
+    top: int = 12
+    bottom: int = 30
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return round(self.left + (value - low) / ((high - low) or 1) * (self.width - self.left - self.right), 1)
+
+    def y(self, value: float) -> float:
+        low, high, at = *self.y_range, value
+        if self.log_y:
+            low, high, at = math.log(low), math.log(high), math.log(value)
+        return round(
+            self.height - self.bottom - (at - low) / ((high - low) or 1) * (self.height - self.top - self.bottom), 1
+        )
+
+
+def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") -> Markup:
+    """Speed-up over the first record against the day (x: ordinal), log scale, as stairs with a point a record."""
+    days = [mark.x for mark in marks]
+    top = max(mark.y for mark in marks)
+    height = 300 if width > 500 else 240
+    frame = Frame(
+        width, height, (min(days), max(max(days), min(days) + 1)), (min(1.0, *(m.y for m in marks)), top * 1.15), True
+    )
+    ticks = _log_ticks(*frame.y_range)
+    parts = [_y_axis(frame, ticks, lambda value: f"{value:g}{unit}"), _date_axis(frame)]
+    best = _best_so_far(marks)
+    stairs = "".join(f"{'H' if i % 2 else 'V'}{value}" for i, value in enumerate(_stairs(frame, best)))
+    parts.append(f'<path class="line" d="M{frame.x(best[0].x)} {frame.y(best[0].y)}{stairs}"/>')
+    parts += [_mark(frame, mark) for mark in marks]
+    return _svg(frame, label, parts)
+
+
+def curves(lines: Sequence[Line], target: float, width: int, label: str, x_name: str) -> Markup:
+    """Losses against steps or seconds, from a tenth of the way on, with the target as a dashed line."""
+    last = max(line.points[-1][0] for line in lines)
+    shown = [Line(line.name, [p for p in line.points if p[0] >= last / 10], line.kind) for line in lines]
+    losses = [loss for line in shown for _, loss in line.points] + [target]
+    low, high = min(losses), max(losses)
+    frame = Frame(width, 260, (last / 10, last), (low - 0.04 * (high - low), high + 0.04 * (high - low)), bottom=40)
+    parts = [_y_axis(frame, _ticks(*frame.y_range, 5), lambda value: f"{value:.2f}"), _x_axis(frame, x_name)]
+    parts.append(_rule(frame, target))
+    for line in shown:
+        path = "L".join(f"{frame.x(x)} {frame.y(y)}" for x, y in line.points)
+        parts.append(f'<path class="line {escape(line.kind)}" d="M{path}"><title>{escape(line.name)}</title></path>')
+    return _svg(frame, label, parts)
+
+
+def strip(losses: Sequence[tuple[str, float]], target: float, mean: float, width: int, label: str) -> Markup:
+    """Every run's loss as a dot on one axis, stacked where they meet, with the mean and the target as lines."""
+    values = [loss for _, loss in losses] + [target]
+    spread = (max(values) - min(values)) or 0.001
+    frame = Frame(width, 104, (min(values) - 0.08 * spread, max(values) + 0.08 * spread), (0, 1), left=14, top=26)
+    parts = [_x_axis(frame, "", 4, 4)]
+    stacks: dict[int, int] = {}
+    base = frame.height - frame.bottom - 8
+    for name, loss in sorted(losses, key=lambda run: run[1]):
+        column = round(frame.x(loss) / 7)
+        level = stacks[column] = stacks.get(column, -1) + 1
+        y = base - min(level, 6) * 7
+        place = f'cx="{frame.x(loss)}" cy="{y}" r="3.2"'
+        parts.append(f'<circle class="dot" {place}><title>{escape(name)}: {loss:.5f}</title></circle>')
+    for name, value in (("target", target), ("mean", mean)):
+        x = frame.x(value)
+        parts.append(f'<path class="{name}" d="M{x} {frame.top - 6}V{frame.height - frame.bottom}"/>')
+        if name == "target" or abs(x - frame.x(target)) > 46:  # the mean is named in the text where there is no room
+            anchor = "end" if x > width - 30 else "start" if x < 30 else "middle"
+            parts.append(f'<text class="{name}" x="{x}" y="{frame.top - 10}" text-anchor="{anchor}">{name}</text>')
+    return _svg(frame, label, parts)
+
+
+def lifeline(
+    introduced: int, dropped: int | None, last: int, kin: Iterable[tuple[int, int | None]], label: str
+) -> Markup:
+    """A bar over the record numbers 1 to `last`: the method dark, what took its place lighter behind it."""
+    width, height = 220, 14
+
+    def bar(begin: int, end: int | None, kind: str, thickness: int) -> str:
+        x = (begin - 1) / last * width
+        length = max(((end if end is not None else last + 1) - begin) / last * width, 2)
+        y = (height - thickness) / 2
+        return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{length:.1f}" height="{thickness}"/>'
+
+    bars = [bar(begin, end, "kin", 4) for begin, end in kin]
+    bars.append(bar(introduced, dropped, "stood" if dropped is not None else "stands", 8))
+    return Markup(
+        f'<svg class="life" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<path class="grid" d="M0 {height / 2}H{width}"/>{"".join(bars)}</svg>'
+    )
+
+
+def _svg(frame: Frame, label: str, parts: Iterable[str]) -> Markup:
+    return Markup(
+        f'<svg class="chart" viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" height="{frame.height}" '
+        f'role="group" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def _mark(frame: Frame, mark: Mark) -> str:
+    title = escape(mark.title)
+    place = f'cx="{frame.x(mark.x)}" cy="{frame.y(mark.y)}" r="3.6"'
+    circle = f'<circle class="dot {escape(mark.kind)}" {place}><title>{title}</title></circle>'
+    return f'<a href="{escape(mark.href)}" aria-label="{title}">{circle}</a>' if mark.href else circle
+
+
+def _best_so_far(marks: Sequence[Mark]) -> list[Mark]:
+    best: list[Mark] = []
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        if not best or mark.y > best[-1].y:
+            best.append(mark)
+    return best
+
+
+def _stairs(frame: Frame, best: Sequence[Mark]) -> list[float]:
+    """Alternately where to go across and up; the last step goes to the right edge."""
+    out: list[float] = [frame.y(best[0].y)]
+    for mark in best[1:]:
+        out += [frame.x(mark.x), frame.y(mark.y)]
+    return [*out, frame.x(frame.x_range[1])]
+
+
+def _rule(frame: Frame, target: float) -> str:
+    y, right = frame.y(target), frame.width - frame.right
+    text = f'<text class="target" x="{right}" y="{y - 5}" text-anchor="end">target {target:g}</text>'
+    return f'<path class="target" d="M{frame.left} {y}H{right}"/>{text}'
+
+
+def _y_axis(frame: Frame, ticks: Iterable[float], shown: Callable[[float], str]) -> str:
+    right = frame.width - frame.right
+    return "".join(
+        f'<path class="grid" d="M{frame.left} {frame.y(tick)}H{right}"/>'
+        f'<text x="{frame.left - 6}" y="{frame.y(tick) + 4}" text-anchor="end">{escape(shown(tick))}</text>'
+        for tick in ticks
+    )
+
+
+def _x_axis(frame: Frame, name: str, count: int = 6, digits: int = 0) -> str:
+    bottom = frame.height - frame.bottom
+    parts = [f'<path class="axis" d="M{frame.left} {bottom}H{frame.width - frame.right}"/>']
+    fitting = max(2, min(count, (frame.width - frame.left) // 70))
+    for tick in _ticks(*frame.x_range, fitting):
+        parts.append(f'<path class="axis" d="M{frame.x(tick)} {bottom}v4"/>')
+        parts.append(f'<text x="{frame.x(tick)}" y="{bottom + 17}" text-anchor="middle">{tick:,.{digits}f}</text>')
+    if name:
+        middle = (frame.left + frame.width - frame.right) / 2
+        parts.append(f'<text x="{middle}" y="{frame.height - 6}" text-anchor="middle">{escape(name)}</text>')
+    return "".join(parts)
+
+
+def _date_axis(frame: Frame) -> str:
+    """The first of every quarter, or of every year where they would not fit."""
+    first, last = (datetime.date.fromordinal(round(value)) for value in frame.x_range)
+    months = [datetime.date(year, month, 1) for year in range(first.year, last.year + 1) for month in (1, 4, 7, 10)]
+    inside = [day for day in months if first <= day <= last]
+    room = (frame.width - frame.left) / 62
+    every = max(1, math.ceil(len(inside) / max(room, 1)))
+    bottom = frame.height - frame.bottom
+    parts = [f'<path class="axis" d="M{frame.left} {bottom}H{frame.width - frame.right}"/>']
+    for day in inside[::every]:
+        x = frame.x(day.toordinal())
+        parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{day:%b %Y}</text>')
+    return "".join(parts)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round values within a range, about `count` of them."""
+    raw = (high - low) / max(count, 1) or 1.0
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first = math.ceil(low / step)
+    return [round(n * step, 10) for n in range(first, math.floor(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+    inside = [tick for tick in ticks if low * 0.999 <= tick <= high]
+    return inside if len(inside) > 1 else _ticks(low, high, 4)

@@ -1,0 +1,174 @@
+"""The static site: every page out of leaderboard.json and the frames, with relative links only.
+
+    speedrun board build --out DIR
+
+It works from file:// and under any sub-path, needs no JavaScript to be read, and loads nothing from elsewhere. What
+strangers wrote is made printable here and escaped by the templates.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.checks.rules import RULES
+from harness.text import clean
+from leaderboard import columns, downloads, pictures
+from leaderboard.compare import difference, submission_of
+from leaderboard.lifelines import Lifeline, lifelines
+from leaderboard.store import Board, Row, Store
+
+HERE = Path(__file__).parent
+ASSETS = ("style.css", "board.js")
+
+
+@dataclass(frozen=True)
+class BoardPage:
+    """A board with all that its pages show; `folder` is its place in the site."""
+
+    board: Board
+    folder: str
+    records: list[Row]
+    lifelines: list[Lifeline]
+
+    @property
+    def best(self) -> Row | None:
+        standing = [row for row in self.records if row["kind"] in ("record", "software-upgrade")]
+        return min(standing, key=lambda row: (row["score"], -row["number"]), default=None)
+
+
+def build(out: Path, store: Store, records: Path) -> int:
+    """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot."""
+    store = printable(store)
+    pages = [_board_page(store, board) for board in store.boards.values()]
+    environment = _environment()
+    count = 0
+    for place, template, context in _pages(store, pages, records):
+        path = out / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        root = "../" * place.count("/")
+        path.write_text(environment.get_template(template).render(root=root, boards=pages, place=place, **context))
+        count += 1
+    for name in ASSETS:
+        (out / "assets").mkdir(exist_ok=True)
+        shutil.copyfile(HERE / "static" / name, out / "assets" / name)
+    downloads.write(out / "data", store, records)
+    (out / "data" / "compare.js").write_text(_compare_script(store, pages))
+    return count
+
+
+def printable(store: Store) -> Store:
+    """The store with every text made harmless (`harness.text.clean`)."""
+    return replace(
+        store,
+        records=_cleaned(store.records),
+        methods=_cleaned(store.methods),
+        verifications=_cleaned(store.verifications),
+        attempts=_cleaned(store.attempts),
+    )
+
+
+def slug(name: str) -> str:
+    """A file name for a method: letters, digits, dots, hyphens, underscores; others are spelt out by their code."""
+    return re.sub(r"[^A-Za-z0-9._-]", lambda found: f"~{ord(found[0]):x}", name)
+
+
+def record_page(row: Row) -> str:
+    """The file of a record's page, beside the other pages of its board."""
+    return f"{row['record'].rpartition('/')[2]}.html"
+
+
+def _pages(store: Store, pages: list[BoardPage], records: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Place, template and context of every page."""
+    yield (
+        "index.html",
+        "home.html",
+        {"charts": {page.folder: pictures.progress(page, f"{page.folder}/") for page in pages}},
+    )
+    yield "rules.html", "rules.html", {"rules": RULES}
+    yield "attempts.html", "attempts.html", {"attempts": store.attempts}
+    yield "compare.html", "compare.html", {}
+    for page in pages:
+        yield from _board_pages(store, page, records)
+    files = downloads.DESCRIPTIONS
+    yield "data/index.html", "downloads.html", {"files": files, "frames": columns.FRAMES}
+
+
+def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    own = {"page": page, "board": page.board}
+    yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
+    rows = pictures.lifeline_rows(page)
+    yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows}
+    by_id = {row["record"]: row for row in page.records}
+    for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
+        parent = by_id.get(row["parent"])
+        context = {
+            "row": row, "before": before, "after": after, "parent": parent,
+            "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent),
+            "verifications": [v for v in store.verifications if v["record"] == row["record"]],
+            "changes": difference(store, parent, row, records) if parent and not page.board.imported else None,
+            "kept": submission_of(row, records) is not None,
+        }  # fmt: skip
+        yield f"{page.folder}/{record_page(row)}", "record.html", own | context
+    titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
+    for line, bar in zip(page.lifelines, rows, strict=True):
+        place = f"{page.folder}/methods/{slug(line.id)}.html"
+        yield place, "method.html", own | {"line": line, "bar": bar["bar"], "titles": titles, "facts": bar["facts"]}
+
+
+def _board_page(store: Store, board: Board) -> BoardPage:
+    rows = store.records_of(board.name)
+    return BoardPage(board, board.name.replace("/", "-"), rows, lifelines(store.methods_of(board.name), rows))
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(HERE / "templates")
+    made = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    made.filters |= {"slug": slug, "record_page": record_page, "p": shown_p, "highlighted": pictures.highlighted}
+    return made
+
+
+def shown_p(value: float | None) -> str:
+    """A p-value as people read it; empty where one run gives none."""
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _compare_script(store: Store, pages: list[BoardPage]) -> str:
+    """What compare.html needs, as a script that sets one variable: a page from file:// may not fetch."""
+    data = {
+        page.board.name: {
+            "folder": page.folder,
+            "unit": page.board.shown_unit,
+            "divide": 60 if page.board.shown_unit == "minutes" else 1,
+            "methods": [[m["method"], m["introduced"], m["dropped"]] for m in store.methods_of(page.board.name)],
+            "records": [
+                {name: row[name] for name in ("record", "number", "title", "date", "score", "speedup", "steps",
+                 "loss_mean", "loss_std", "runs", "p_value", "code_lines", "machine", "torch", "authors")}
+                | {"page": record_page(row)}
+                for row in page.records
+            ],
+        }
+        for page in pages
+    }  # fmt: skip
+    return f"window.BOARDS = {json.dumps(data)};\n"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _cleaned(item) for name, item in value.items()}
+    return value
