@@ -38,7 +38,7 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
 
 def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
     """A record's charts, wide and narrow: its runs' losses, and its median run's curve with its parent's."""
-    made: dict[str, list[Markup]] = {}
+    made: dict[str, list[Markup]] = {"losses": [], "steps": [], "seconds": []}
     losses = [(run[0], run[1]) for run in row["run_list"] or () if run[3] and run[1] is not None]
     if len(losses) > 1:
         label = f"Losses of {len(losses)} runs against the target {row['target']:g}"
