@@ -81,12 +81,12 @@ def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") 
 
 
 def curves(lines: Sequence[Line], target: float, width: int, label: str, x_name: str) -> Markup:
-    """Losses against steps or seconds, from a tenth of the way on, with the target as a dashed line."""
+    """Losses against steps or seconds, over the last two thirds of the way, with the target as a dashed line."""
     last = max(line.points[-1][0] for line in lines)
-    shown = [Line(line.name, [p for p in line.points if p[0] >= last / 10], line.kind) for line in lines]
+    shown = [Line(line.name, [p for p in line.points if p[0] >= last / 3], line.kind) for line in lines]
     losses = [loss for line in shown for _, loss in line.points] + [target]
     low, high = min(losses), max(losses)
-    frame = Frame(width, 260, (last / 10, last), (low - 0.04 * (high - low), high + 0.04 * (high - low)), bottom=40)
+    frame = Frame(width, 260, (last / 3, last), (low - 0.04 * (high - low), high + 0.04 * (high - low)), bottom=40)
     parts = [_y_axis(frame, _ticks(*frame.y_range, 5), lambda value: f"{value:.2f}"), _x_axis(frame, x_name)]
     parts.append(_rule(frame, target))
     for line in shown:
@@ -132,8 +132,9 @@ def lifeline(
 
     bars = [bar(begin, end, "kin", 4) for begin, end in kin]
     bars.append(bar(introduced, dropped, "stood" if dropped is not None else "stands", 8))
+    named = f'role="img" aria-label="{escape(label)}"'
     return Markup(
-        f'<svg class="life" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">'
+        f'<svg class="life" viewBox="0 0 {width} {height}" preserveAspectRatio="none" {named}>'
         f'<path class="grid" d="M0 {height / 2}H{width}"/>{"".join(bars)}</svg>'
     )
 
@@ -149,7 +150,10 @@ def _mark(frame: Frame, mark: Mark) -> str:
     title = escape(mark.title)
     place = f'cx="{frame.x(mark.x)}" cy="{frame.y(mark.y)}" r="3.6"'
     circle = f'<circle class="dot {escape(mark.kind)}" {place}><title>{title}</title></circle>'
-    return f'<a href="{escape(mark.href)}" aria-label="{title}">{circle}</a>' if mark.href else circle
+    if not mark.href:
+        return circle
+    # Not in the order of tabs: a table on the page has the same links, and a hundred stops would hide what follows.
+    return f'<a href="{escape(mark.href)}" aria-label="{title}" tabindex="-1">{circle}</a>'
 
 
 def _best_so_far(marks: Sequence[Mark]) -> list[Mark]:
@@ -170,7 +174,7 @@ def _stairs(frame: Frame, best: Sequence[Mark]) -> list[float]:
 
 def _rule(frame: Frame, target: float) -> str:
     y, right = frame.y(target), frame.width - frame.right
-    text = f'<text class="target" x="{right}" y="{y - 5}" text-anchor="end">target {target:g}</text>'
+    text = f'<text class="target" x="{frame.left + 4}" y="{y - 5}">target {target:g}</text>'
     return f'<path class="target" d="M{frame.left} {y}H{right}"/>{text}'
 
 
@@ -208,7 +212,8 @@ def _date_axis(frame: Frame) -> str:
     for day in inside[::every]:
         x = frame.x(day.toordinal())
         parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{day:%b %Y}</text>')
+        anchor = "end" if x > frame.width - 32 else "middle"
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="{anchor}">{day:%b %Y}</text>')
     return "".join(parts)
 
 

@@ -28,7 +28,7 @@ def write(out: Path, printed: Store, records: Path) -> None:
     for name in columns.FRAMES:
         frame = getattr(frames, name)(records)
         frame.to_parquet(out / f"{name}.parquet", index=False)
-        _flat(frame).to_csv(out / f"{name}.csv", index=False)
+        _flat(name, frame).to_csv(out / f"{name}.csv", index=False)
     (out / "feed.atom").write_bytes(feed(printed))
 
 
@@ -63,6 +63,6 @@ def _moment(day: str) -> datetime.datetime:
     return datetime.datetime.combine(datetime.date.fromisoformat(day), datetime.time(), datetime.UTC)
 
 
-def _flat(frame: pd.DataFrame) -> pd.DataFrame:
-    lists = [name for name in frame.columns if frame[name].map(lambda value: isinstance(value, list)).any()]
-    return frame.assign(**{name: frame[name].map(";".join) for name in lists})
+def _flat(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    lists = [column for column, described in columns.FRAMES[name].items() if described.dtype == columns.LIST]
+    return frame.assign(**{column: frame[column].map(";".join) for column in lists})

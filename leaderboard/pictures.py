@@ -17,7 +17,8 @@ from leaderboard.store import Board, Row
 if TYPE_CHECKING:
     from leaderboard.site import BoardPage
 
-WIDTHS = (760, 358)  # of a desk's column and of a phone's
+FULL = (1080, 358)  # widths on a desk and on a phone
+HALF = (530, 358)  # where two charts stand side by side on a desk
 
 
 def progress(page: BoardPage, base: str) -> list[Markup]:
@@ -33,7 +34,7 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
         for row in rows
     ]  # fmt: skip
     label = f"Speed-up over the first record against date, {page.board.name}"
-    return [charts.progression(marks, width, label) for width in WIDTHS]
+    return [charts.progression(marks, width, label) for width in FULL]
 
 
 def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
@@ -42,7 +43,7 @@ def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
     losses = [(run[0], run[1]) for run in row["run_list"] or () if run[3] and run[1] is not None]
     if len(losses) > 1:
         label = f"Losses of {len(losses)} runs against the target {row['target']:g}"
-        made["losses"] = [charts.strip(losses, row["target"], row["loss_mean"], width, label) for width in WIDTHS]
+        made["losses"] = [charts.strip(losses, row["target"], row["loss_mean"], width, label) for width in FULL]
     for name, index, unit in (("steps", 0, "optimizer steps"), ("seconds", 2, "seconds of training")):
         lines = [_curve(row, index, "this record", "")]
         if parent is not None:
@@ -50,7 +51,7 @@ def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
         drawn = [line for line in lines if len(line.points) > 2]
         if drawn and drawn[-1].name == "this record":
             label = f"Validation loss against {unit}"
-            made[name] = [charts.curves(drawn, row["target"], width, label, unit) for width in WIDTHS]
+            made[name] = [charts.curves(drawn, row["target"], width, label, unit) for width in HALF]
     return made
 
 
