@@ -65,8 +65,8 @@ submit: $(READY)  ## Race a submission against the reigning record: make submit 
 verify: $(READY)  ## Race a record again on this machine: make verify RECORD=gcide/cpu-1thread/001
 	@$(BIN)/speedrun verify $(RECORD)
 
-board: $(READY)  ## The records and the latest runs
-	@$(BIN)/speedrun board
+board: $(READY)  ## Build the site of the records and show it at http://127.0.0.1:8000
+	@$(BIN)/speedrun board serve
 
 clean:  ## Remove the environment and caches; data and runs stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

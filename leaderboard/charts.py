@@ -212,8 +212,8 @@ def _date_axis(frame: Frame) -> str:
     for day in inside[::every]:
         x = frame.x(day.toordinal())
         parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
-        anchor = "end" if x > frame.width - 32 else "middle"
-        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="{anchor}">{day:%b %Y}</text>')
+        if x < frame.width - 28:
+            parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{day:%b %Y}</text>')
     return "".join(parts)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
 from harness.text import clean
@@ -133,7 +134,13 @@ def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    made.filters |= {"slug": slug, "record_page": record_page, "p": shown_p, "highlighted": pictures.highlighted}
+    made.filters |= {
+        "slug": slug,
+        "record_page": record_page,
+        "p": shown_p,
+        "coded": coded,
+        "highlighted": pictures.highlighted,
+    }
     return made
 
 
@@ -142,6 +149,12 @@ def shown_p(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def coded(text: str) -> Markup:
+    """A text whose parts between backticks are set as code."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
 def _compare_script(store: Store, pages: list[BoardPage]) -> str:

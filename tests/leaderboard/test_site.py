@@ -1,0 +1,248 @@
+"""The site: every link resolves, what strangers wrote stays text, and it reads without JavaScript and in Chromium."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from harness.errors import UserError
+from leaderboard import charts, columns, site, store
+from leaderboard.store import Board, Row, Store
+from tests.cli.test_run import speedrun
+
+HOSTILE = (
+    '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="alert(3)\' {{7*7}} \x1b[2J\u202e'
+)
+VOID = {"meta", "link", "input", "br", "img", "hr"}
+CHROMIUM = shutil.which("chromium")
+EMPTY = {**dict.fromkeys(columns.RECORDS), "methods_added": [], "methods_dropped": [], "run_list": [], "curve": []}
+
+
+class Page(HTMLParser):
+    """What the tests need to know of a page; unbalanced tags are counted."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.text = ""
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def toy_record(number: int, text: str = "A toy") -> Row:
+    """An own record with runs and a curve, every text of it the given one."""
+    return EMPTY | {
+        "record": f"toy/cpu-1thread/{number:03d}", "board": "toy/cpu-1thread", "number": number, "kind": "record",
+        "date": f"2026-{number % 12 + 1:02d}-{number % 28 + 1:02d}", "title": text, "authors": [text, "@b"],
+        "score": 100.0 / number, "score_unit": "seconds", "speedup": float(number), "speedup_low": number - 0.1,
+        "speedup_high": number + 0.1, "parent": f"toy/cpu-1thread/{number - 1:03d}" if number > 1 else None,
+        "target": 3.38, "runs": 4, "loss_mean": 3.37, "loss_std": 0.004, "p_value": 0.004, "trust": "isolated",
+        "verified": 0, "reference": f"toy/cpu-1thread/{number:03d}-x", "note": text, "machine": text, "steps": 40,
+        "methods_added": [f"m{number}"],
+        "run_list": [[text, 3.36 + 0.005 * n, 10.0, True] for n in range(4)],
+        "curve": [[10 * n, 6.0 - n, 3.0 * n, None] for n in range(1, 5)],
+    }  # fmt: skip
+
+
+def toy_store(count: int, text: str = "A toy") -> Store:
+    method = {**dict.fromkeys(columns.METHODS), "history": "toy/cpu-1thread", "kind": "optimizer", "replaces": []}
+    methods = [
+        method | {"method": f"m{n}", "name": text, "introduced": n, "introduced_on": "2026-01-01", "evidence": text}
+        for n in range(1, count + 1)
+    ]
+    attempt = {**dict.fromkeys(columns.ATTEMPTS), "board": "toy/cpu-1thread", "authors": [text], "title": text}
+    return Store(
+        boards={"toy/cpu-1thread": Board("toy/cpu-1thread", "A toy", 3.38, True, "seconds", False, "records/")},
+        columns={}, records=[toy_record(n, text) for n in range(1, count + 1)], methods=methods,
+        verifications=[dict.fromkeys(columns.VERIFICATIONS, text) | {"record": "toy/cpu-1thread/001"}],
+        attempts=[attempt | {"attempt": "toy/cpu-1thread/attempts/1", "verdict": "slower", "ratio": 0.9}],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's own site."""
+    out = tmp_path_factory.mktemp("site")
+    site.build(out, store.load(), out / "no-records")
+    return out
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of records that were written to break it."""
+    out = tmp_path_factory.mktemp("hostile")
+    site.build(out, toy_store(5, HOSTILE), out / "no-records")
+    return out
+
+
+def pages(folder: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in sorted(folder.rglob("*.html"))}
+
+
+def test_every_link_leads_to_a_file_and_none_needs_a_host(built: Path, hostile: Path) -> None:
+    for folder in (built, hostile):
+        for path, page in pages(folder).items():
+            targets = [a.get(name) for _, a in page.tags for name in ("href", "src") if a.get(name)]
+            for target in targets:
+                parts = urlsplit(target)
+                if parts.scheme == "https":
+                    assert parts.netloc == "github.com", (path, target)
+                elif parts.scheme != "data":
+                    assert not target.startswith("/"), (path, target)
+                    assert not parts.path or (path.parent / unquote(parts.path)).is_file(), (path, target)
+
+
+def test_pages_are_well_formed_and_named(built: Path, hostile: Path) -> None:
+    for folder in (built, hostile):
+        for path, page in pages(folder).items():
+            assert not page.unbalanced and not page.open, path
+            assert len(page.all("h1")) == 1, path
+            ids = [a["id"] for _, a in page.tags if a.get("id")]
+            assert len(ids) == len(set(ids)), path
+            assert all(a.get("aria-label") for a in page.all("svg")), path
+            assert all(a.get("scope") for a in page.all("th")), path
+            assert page.all("html")[0].get("lang") == "en"
+
+
+def test_nothing_is_loaded_from_elsewhere(built: Path) -> None:
+    for page in pages(built).values():
+        loaded = [a.get("src") for a in page.all("script")] + [
+            a.get("href") for a in page.all("link") if a.get("rel") == "stylesheet"
+        ]
+        assert all(source and not urlsplit(source).scheme for source in loaded)
+    assert "http" not in (built / "assets/style.css").read_text()
+
+
+def test_what_strangers_wrote_stays_text(hostile: Path) -> None:
+    for path, page in pages(hostile).items():
+        assert all("src" in a for a in page.all("script")), path
+        assert not page.all("img"), path
+        assert not any(name.startswith("on") for _, a in page.tags for name in a), path
+        assert "\x1b" not in page.text and "\u202e" not in page.text, path
+    shown = Page(hostile / "toy-cpu-1thread/001.html").text
+    assert "<script>alert(1)</script>" in shown
+    assert r"\x1b[2J\u202e" in shown
+    script = (hostile / "data/compare.js").read_text()
+    assert script.isascii() and script.count("\n") == 1
+
+
+def test_a_method_of_any_name_has_a_page(built: Path) -> None:
+    assert (built / "nanogpt-1/methods/fp8-scale-constants-2~5e9.html").is_file()
+    assert site.slug("../x") == "..~2fx"
+
+
+def test_imported_pages_say_that_nothing_was_raced_here(built: Path) -> None:
+    for path in (built / "nanogpt-1").rglob("*.html"):
+        assert "Self-reported, not raced here." in path.read_text(), path
+
+
+def test_the_record_page_shows_every_run_and_what_the_log_is(built: Path) -> None:
+    page = Page(built / "nanogpt-1/041.html")
+    assert "20 runs, mean loss 3.27839" in page.text
+    assert "p = 6e-5" in page.text
+    assert len([a for a in page.all("circle") if a.get("class") == "dot"]) == 40  # twenty, wide and narrow
+    assert "baseline's" in Page(built / "nanogpt-1/048.html").text
+    assert "No log is archived" in Page(built / "nanogpt-1/086.html").text
+
+
+def test_the_home_page_is_small(built: Path) -> None:
+    assert (built / "index.html").stat().st_size < 500_000
+
+
+def test_the_data_can_be_read_back(built: Path) -> None:
+    import pandas as pd
+
+    assert len(pd.read_parquet(built / "data/records.parquet")) == len(pd.read_csv(built / "data/records.csv")) == 155
+    assert (built / "data/feed.atom").read_text().count("<entry>") == 50
+
+
+def test_the_same_records_give_the_same_pages(built: Path, tmp_path: Path) -> None:
+    site.build(tmp_path, store.load(), tmp_path / "no-records")
+    for path in (*built.rglob("*.html"), built / "data/feed.atom"):
+        assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path
+
+
+def test_a_folder_that_is_no_site_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    done = speedrun("board", "build", "--out", tmp_path)
+    assert done.returncode == 1
+    assert "no site of ours" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_charts_of_extreme_numbers_are_finite() -> None:
+    drawn = [
+        charts.strip([("a", 3.28), ("b", 3.28)], 3.28, 3.28, 358, "x"),
+        charts.progression([charts.Mark(1, 1.0, "a"), charts.Mark(1, 1.0, "b")], 358, "x"),
+        charts.curves([charts.Line("a", [(1, 3.0), (2, 3.0), (3, 3.0)])], 3.0, 358, "x", "steps"),
+    ]
+    assert not any(re.search(r"nan|inf", picture) for picture in drawn)
+
+
+def test_a_record_that_is_no_number_is_refused() -> None:
+    with pytest.raises(UserError):
+        dataclasses.replace(toy_store(1)).record("toy/cpu-1thread/9")
+
+
+def chromium(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The page as Chromium has it after its scripts ran, and what it logged."""
+    assert CHROMIUM is not None
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=3000",
+        "--enable-logging=stderr",
+    ]
+    command = [CHROMIUM, *options, f"--user-data-dir={folder}", "--dump-dom", url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("nanogpt-1/index.html?q=muon&kind=record", r">\d+ of 91 shown<"),
+        ("nanogpt-1/methods.html?kind=optimizer&state=stands", r">\d+ of 185 shown<"),
+        ("compare.html?a=nanogpt/1/040&b=nanogpt/1/041", r"Methods only in nanogpt/1/041: 1"),
+        ("nanogpt-1/041.html", r'id="tip"'),
+    ],
+)
+def test_in_chromium_the_scripts_run_without_an_error(built: Path, tmp_path: Path, place: str, expected: str) -> None:
+    done = chromium(f"file://{built}/{place}", tmp_path)
+    assert re.search(expected, done.stdout), done.stderr[-2000:]
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+def test_in_chromium_hostile_records_run_nothing(hostile: Path, tmp_path: Path) -> None:
+    done = chromium(f"file://{hostile}/compare.html", tmp_path)
+    assert "Title" in done.stdout
+    assert "<img" not in done.stdout
+    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
