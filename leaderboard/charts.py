@@ -147,13 +147,13 @@ def _svg(frame: Frame, label: str, parts: Iterable[str]) -> Markup:
 
 
 def _mark(frame: Frame, mark: Mark) -> str:
-    title = escape(mark.title)
+    title = f"<title>{escape(mark.title)}</title>"
     place = f'cx="{frame.x(mark.x)}" cy="{frame.y(mark.y)}" r="3.6"'
-    circle = f'<circle class="dot {escape(mark.kind)}" {place}><title>{title}</title></circle>'
+    kind = f"dot {escape(mark.kind)}" if mark.kind else "dot"
     if not mark.href:
-        return circle
+        return f'<circle class="{kind}" {place}>{title}</circle>'
     # Not in the order of tabs: a table on the page has the same links, and a hundred stops would hide what follows.
-    return f'<a href="{escape(mark.href)}" aria-label="{title}" tabindex="-1">{circle}</a>'
+    return f'<a href="{escape(mark.href)}" tabindex="-1">{title}<circle class="{kind}" {place}/></a>'
 
 
 def _best_so_far(marks: Sequence[Mark]) -> list[Mark]:

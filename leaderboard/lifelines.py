@@ -81,7 +81,11 @@ def lifelines(
     without a date counts as of the day of the one before it.
     """
     rows = dated(records)
-    known = [row for row in rows if as_of is None or row["date"] is None or row["date"] <= as_of]
+    known = [
+        row | {"people": people_of(row["authors"])}
+        for row in rows
+        if as_of is None or row["date"] is None or row["date"] <= as_of
+    ]
     born = [method for method in methods if not _after(method["introduced_on"], as_of)]
     successors: dict[str, list[str]] = {}
     for method in born:
@@ -131,13 +135,14 @@ def _lifeline(
             kin.append(name)
             waiting += successors.get(name, ())
     spans = [_stood(member, as_of) for member in (method, *(by_id[name] for name in kin))]
+    own = _span(spans[:1], known)
     return Lifeline(
         id=method["method"],
         name=method["name"],
         kind=method["kind"],
-        span=_span(spans[:1], known),
+        span=own,
         kin=kin,
-        line=_span(spans, known),
+        line=_span(spans, known) if kin else own,
         replaces=list(method["replaces"]),
         uncertain=bool(method.get("uncertain")),
         evidence=method.get("evidence") or "",
@@ -164,7 +169,7 @@ def _span(spans: list[tuple[Event, Event | None]], known: list[dict[str, Any]]) 
         for row in known
         if row["kind"] in COUNTED_KINDS and row["number"] > introduced.record and stood_at(row["number"])
     ]
-    people = list(dict.fromkeys(who for row in meanwhile for who in people_of(row["authors"])))
+    people = list(dict.fromkeys(who for row in meanwhile for who in row["people"]))
     introducers = {who for row in known if row["number"] == introduced.record for who in row["authors"]}
     besides = sum(who not in introducers for who in people)
     return Span(introduced, dropped, [row["number"] for row in meanwhile], people, besides)

@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from harness.checks.rules import RULES
 from harness.text import clean
 from leaderboard import columns, downloads, pictures
-from leaderboard.compare import difference, submission_of
+from leaderboard.compare import source_diff, submission_of
 from leaderboard.lifelines import Lifeline, lifelines
 from leaderboard.store import Board, Row, Store
 
@@ -110,12 +110,14 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
         parent = by_id.get(row["parent"])
+        submission = submission_of(row, records)
+        before_it = submission_of(parent, records) if parent else None
         context = {
             "row": row, "before": before, "after": after, "parent": parent,
             "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent),
             "verifications": [v for v in store.verifications if v["record"] == row["record"]],
-            "changes": difference(store, parent, row, records) if parent and not page.board.imported else None,
-            "kept": submission_of(row, records) is not None,
+            "changes": source_diff(before_it, submission) if before_it and submission else [],
+            "kept": submission is not None,
         }  # fmt: skip
         yield f"{page.folder}/{record_page(row)}", "record.html", own | context
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}

@@ -74,11 +74,14 @@ function makeTips() {
   tip.hidden = true;
   document.body.append(tip);
   for (const dot of document.querySelectorAll(".chart .dot")) {
-    const title = dot.querySelector("title");
+    const holder = dot.closest("a") || dot;
+    const title = holder.querySelector("title");
     if (!title) continue;
     const text = title.textContent;
-    const holder = dot.closest("a") || dot;
-    if (holder !== dot) title.remove(); // the link has the same label; two tooltips would cover each other
+    if (holder !== dot) { // two tooltips would cover each other
+      title.remove();
+      holder.setAttribute("aria-label", text);
+    }
     const show = () => {
       const box = dot.getBoundingClientRect();
       tip.textContent = text;
