@@ -14,6 +14,8 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from leaderboard.store import Board, Store
 
+NARROW = 100  # columns below which a title has a line of its own
+
 app = typer.Typer(help="The history of records: list, show, compare, publish.")
 app.command("show")(board_show.show)
 app.command("diff")(board_diff.diff)
@@ -101,7 +103,11 @@ def _print_record(fields: Board, record: dict[str, Any]) -> None:
     loss = f"{record['loss_mean']:.4f}" if record["loss_mean"] is not None else "no log"
     evidence = f"{loss:>7}  n={record['runs'] or 0:<3} {shown_p(record['p_value']):8}"
     mark = "" if record["kind"] == "record" else f" ({record['kind']})"
-    output.paragraph_after(f"{numbers}  {evidence}  ", f"{record['title']}{mark}")
+    if output.console.width < NARROW:
+        output.line(f"{numbers}  {evidence}".rstrip())
+        output.paragraph(f"{record['title']}{mark}", indent=6)
+    else:
+        output.paragraph_after(f"{numbers}  {evidence}  ", f"{record['title']}{mark}")
     for text in (", ".join(record["authors"]), _changes(record), _remarks(record)):
         if text:
             output.paragraph(text, indent=6, style="dim")

@@ -19,6 +19,7 @@ COLUMNS = (
     "kin", "with_kin_dropped_record", "with_kin_dropped_date", "with_kin_records_while_it_stood",
     "with_kin_people_who_set_them", "uncertain", "evidence",
 )  # fmt: skip
+NARROW = 100  # columns of a terminal below which the kind of a method is left to its own page
 MEANING = (
     "records: set after its introduction while it stood; people: who set them, each once (programs and groups are not "
     "people); with kin: the same for the line that what took its place continues"
@@ -103,21 +104,19 @@ def _print(known: Store, board: str, day: str | None, found: list[Lifeline]) -> 
         output.paragraph(f"{known.records_of(board)[0]['trust']}; facts from {known.boards[board].source}")
     output.paragraph(MEANING)
     output.line()
-    rows = [
-        (line.id, line.kind, line.span.introduced.record, line.span.dropped.record if line.span.dropped else "stands",
-         len(line.span.records), len(line.span.people), _kin_count(line, len(line.line.records)),
-         _kin_count(line, len(line.line.people)))
-        for line in found
-    ]  # fmt: skip
-    columns = ("method", "kind", "from", "until", "records", "people", "kin: records", "kin: people")
-    output.table(columns, rows)
+    columns = ("method", "kind", "from", "until", "records", "people", "with kin\nrecords", "with kin\npeople")
+    shown = [index for index, name in enumerate(columns) if name != "kind" or output.console.width >= NARROW]
+    output.table([columns[index] for index in shown], [[_row(line)[index] for index in shown] for line in found])
     standing = sum(line.span.dropped is None for line in found)
     output.line()
     output.line(f"{len(found)} methods, {standing} stand; one of them: speedrun methods NAME")
 
 
-def _kin_count(line: Lifeline, count: int) -> object:
-    return count if line.kin else ""
+def _row(line: Lifeline) -> tuple[object, ...]:
+    until = line.span.dropped.record if line.span.dropped else "stands"
+    with_kin = (len(line.line.records), len(line.line.people)) if line.kin else ("", "")
+    counts = len(line.span.records), len(line.span.people), *with_kin
+    return line.id, line.kind, line.span.introduced.record, until, *counts
 
 
 def _print_one(known: Store, board: str, line: Lifeline) -> None:

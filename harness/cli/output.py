@@ -116,7 +116,10 @@ def paragraph(text: str, indent: int = 0, style: str | None = None) -> None:
 def paragraph_after(start: str, text: str, style: str | None = None) -> None:
     """The same, the first line after `start` and the others indented by as much."""
     width, first, margin = max(console.width, len(start) + 20), clean(start), " " * len(start)
-    for part in textwrap.wrap(clean(text), width, initial_indent=first, subsequent_indent=margin) or [first.rstrip()]:
+    wrapper = textwrap.TextWrapper(width, initial_indent=first, subsequent_indent=margin)
+    wrapper.break_on_hyphens = wrapper.break_long_words = False  # names and addresses stay whole, to be copied
+    folded = wrapper.wrap(clean(text))
+    for part in folded or [first.rstrip()]:
         _print(console, part, style)
 
 

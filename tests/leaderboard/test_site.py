@@ -157,6 +157,24 @@ def test_a_method_of_any_name_has_a_page(built: Path) -> None:
     assert site.slug("../x") == "..~2fx"
 
 
+@pytest.mark.parametrize("theme", [0, 1])
+def test_text_has_the_contrast_of_level_aa(theme: int) -> None:
+    """WCAG 2.2, 1.4.3: at least 4.5 to 1, in the light and in the dark theme."""
+    style = (site.HERE / "static/style.css").read_text()
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", style.split(":root {")[theme + 1].split("}")[0]))
+    for text in ("ink", "muted", "accent", "warm", "good"):
+        for ground in ("paper", "raised"):
+            light, dark = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb as WCAG defines it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
 def test_imported_pages_say_that_nothing_was_raced_here(built: Path) -> None:
     for path in (built / "nanogpt-1").rglob("*.html"):
         assert "Self-reported, not raced here." in path.read_text(), path
