@@ -124,12 +124,13 @@ def _timed_rows() -> list[tuple[dict[str, Any], pd.DataFrame | None]]:
             retimings[row.number] = retimings.get(row.number, 0) + 1
         suffix = "abc"[retimings[row.number] - 1] if row.kind == "retiming" else ""
         seconds = row.minutes * 60
+        parent = row.number if row.kind == "retiming" else row.number - 1
         facts = _common(row, row.track, f"{row.number:03d}{suffix}") | {
             "kind": row.kind,
             "score": round(seconds, 3),
             "score_unit": "seconds",
             "speedup": first[row.track] / seconds,
-            "parent": f"{board_name(row.track)}/{row.number - 1:03d}" if row.number > 1 else None,
+            "parent": f"{board_name(row.track)}/{parent:03d}" if parent else None,
             "steps": row.steps,
             "log_seconds": row.linked_log_minutes * 60,
             "log_minus_score": row.linked_log_minutes * 60 - seconds,

@@ -46,7 +46,7 @@ def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
         made["losses"] = [charts.strip(losses, row["target"], row["loss_mean"], width, label) for width in FULL]
     for name, index, unit in (("steps", 0, "optimizer steps"), ("seconds", 2, "seconds of training")):
         lines = [_curve(row, index, "this record", "")]
-        if parent is not None:
+        if parent is not None and (name == "steps" or _same_machine(row, parent)):
             lines.insert(0, _curve(parent, index, f"parent, {parent['record']}", "parent"))
         drawn = [line for line in lines if len(line.points) > 2]
         if drawn and drawn[-1].name == "this record":
@@ -57,10 +57,10 @@ def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
 
 def split(row: Row, parent: Row | None) -> dict[str, float] | None:
     """Why it is faster: the time ratio to the parent as fewer steps times faster steps, from the logs of both."""
-    both = (row, parent) if parent is not None else ()
-    if not both or any(r["log"] != "own" or not r["time_mean"] or not r["steps"] for r in both):
+    if parent is None or row["score_unit"] != "seconds" or not _same_machine(row, parent):
         return None
-    assert parent is not None
+    if any(each["log"] != "own" or not each["time_mean"] or not each["steps"] for each in (row, parent)):
+        return None
     time = parent["time_mean"] / row["time_mean"]
     steps = parent["steps"] / row["steps"]
     return {"time": time, "steps": steps, "speed": time / steps}
@@ -82,6 +82,11 @@ def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
             {"line": line, "bar": charts.lifeline(line.span.introduced.record, end, last, kin, label), "facts": {}}
         )
     return rows
+
+
+def _same_machine(row: Row, parent: Row) -> bool:
+    """Whether seconds of the two may be set side by side: machines of one known kind, though perhaps not one machine."""
+    return all(row[name] is not None and row[name] == parent[name] for name in ("machine", "gpus"))
 
 
 def highlighted(diff: list[str]) -> Markup:

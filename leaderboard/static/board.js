@@ -147,7 +147,7 @@ function compared(boards, a, b) {
       const value = row[name];
       if (value === null) return "";
       if (name === "score") return `${(value / board.divide).toLocaleString("en", { maximumFractionDigits: 3 })} ${board.unit}`;
-      return name === "speedup" ? `${value.toFixed(2)}×` : typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 6 }) : value;
+      return name === "speedup" ? `${value.toFixed(2)}×` : typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: name === "p_value" || name === "loss_std" ? 2 : 6 }) : value;
     });
     if (values[0] || values[1]) line(label, values);
   }
