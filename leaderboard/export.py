@@ -160,16 +160,26 @@ def _boards(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if name.startswith("nanogpt/"):
             imported[name] = _imported_board(int(name[-1]))
         else:
-            task = load_task(name.partition("/")[0])
-            own[name] = {
-                "title": f"{task.title}, on {name.partition('/')[2]}",
-                "target": task.target.val_loss,
-                "target_provisional": task.target.provisional,
-                "unit": "seconds",
-                "imported": False,
-                "source": "records/",
-            }
+            own[name] = _own_board(name, [row for row in rows if row["board"] == name])
     return own | imported
+
+
+def _own_board(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A board of ours; one of a task that this harness no longer has is described by its last record."""
+    task_name, _, hardware = name.partition("/")
+    try:
+        task = load_task(task_name)
+        title, target, provisional = task.title, task.target.val_loss, task.target.provisional
+    except UserError:
+        title, target, provisional = task_name, rows[-1]["target"], False
+    return {
+        "title": f"{title}, on {hardware}",
+        "target": target,
+        "target_provisional": provisional,
+        "unit": "seconds",
+        "imported": False,
+        "source": "records/",
+    }
 
 
 def _imported_board(track: int) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
 
 
 def _same_machine(row: Row, parent: Row) -> bool:
-    """Whether seconds of the two may be set side by side: machines of one known kind, though perhaps not one machine."""
+    """Whether seconds of the two may be set side by side: both on machines of one known kind, perhaps not the same."""
     return all(row[name] is not None and row[name] == parent[name] for name in ("machine", "gpus"))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +12,12 @@ import pytest
 
 import leaderboard
 from harness.errors import UserError
-from leaderboard import columns, frames, nanogpt
+from leaderboard import columns, export, frames, nanogpt, site, store
 from leaderboard.lifelines import lifelines
+from tests.toy_submission import MANIFEST, SCRIPT, write_submission
+
+ROPE = {"kind": "architecture", "summary": "Rotary embeddings.", "source": "a paper"}
+MUON = {"kind": "optimizer", "summary": "Orthogonalized momentum.", "source": "a note"}
 
 
 @pytest.mark.parametrize("name", sorted(columns.FRAMES))
@@ -73,23 +79,87 @@ def test_every_replaced_method_ends_where_its_successor_begins() -> None:
 
 
 def test_own_records_fill_the_same_frames(tmp_path: Path) -> None:
-    write_own_record(tmp_path, 1, methods_added=["rope", {"method": "muon", "kind": "optimizer"}])
-    write_own_record(tmp_path, 2, methods_dropped=["rope"])
-    records = frames.records(tmp_path)
-    own = records[records.board == "toy/cpu-1thread"]
-    assert own.record.tolist() == ["toy/cpu-1thread/001", "toy/cpu-1thread/002"]
-    assert own.score.tolist() == [81.0, 82.0]
-    runs = frames.runs(tmp_path)
-    assert runs[runs.board == "toy/cpu-1thread"].loss.tolist() == [3.37, 3.37]
-    rows = frames.methods(tmp_path).query("history == 'toy/cpu-1thread'")
-    assert rows.set_index("method").dropped.fillna(0).to_dict() == {"rope": 2, "muon": 0}
+    first = write_own_record(tmp_path, 1, 10.0, methods={"rope": ROPE}, added=["rope"])
+    write_own_record(tmp_path, 2, 8.0, parent=first, methods={"muon": MUON}, added=["muon"], dropped=["rope"])
+    records = frames.records(tmp_path).query("board == 'toy/cpu-1thread'").set_index("record")
+    assert records.score.tolist() == [10.0, 8.0]
+    assert records.parent.iloc[1] == "toy/cpu-1thread/001"
+    assert records.speedup.iloc[0] == 1
+    assert records.speedup.iloc[1] == pytest.approx(1.25)
+    assert records.speedup_low.iloc[1] < 1.25 < records.speedup_high.iloc[1]
+    assert set(records.trust) == {"isolated"}
+    runs = frames.runs(tmp_path).query("board == 'toy/cpu-1thread'")
+    assert runs.groupby(["record", "arm"]).counted.sum().to_dict() == {
+        ("toy/cpu-1thread/001", "candidate"): 2,
+        ("toy/cpu-1thread/002", "candidate"): 2,
+        ("toy/cpu-1thread/002", "reference"): 0,
+    }
+    methods = frames.methods(tmp_path).query("history == 'toy/cpu-1thread'").set_index("method")
+    assert methods.introduced.to_dict() == {"rope": 1, "muon": 2}
+    assert methods.dropped.fillna(0).to_dict() == {"rope": 2, "muon": 0}
 
 
-def test_a_record_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -> None:
-    write_own_record(tmp_path, 1)
-    (tmp_path / "toy/cpu-1thread/001-a/record.json").write_text("{")
+def test_the_speedup_is_the_product_of_the_chain(tmp_path: Path) -> None:
+    first = write_own_record(tmp_path, 1, 10.0)
+    second = write_own_record(tmp_path, 2, 8.0, parent=first)
+    write_own_record(tmp_path, 3, 5.0, parent=second)
+    speedups = frames.records(tmp_path).query("board == 'toy/cpu-1thread'").speedup
+    assert speedups.tolist() == pytest.approx([1.0, 1.25, 1.5625])  # every race says 1.25
+
+
+def test_a_repeated_pair_is_not_counted_twice(tmp_path: Path) -> None:
+    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
+    again = json.loads((place / "runs.jsonl").read_text().splitlines()[0]) | {"attempt": 2, "run_id": "again"}
+    with (place / "runs.jsonl").open("a") as file:
+        file.write(json.dumps(again) + "\n")
+    runs = frames.runs(tmp_path).query("board == 'toy/cpu-1thread'")
+    assert runs.run.tolist() == ["candidate-1", "again"]
+
+
+def test_attempts_and_verifications(tmp_path: Path) -> None:
+    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
+    found = {"date": "2026-01-05T10:00:00", "machine": "x", "verdict": "record", "agrees": True, "found": None}
+    (place / "verifications" / "a").mkdir(parents=True)
+    (place / "verifications" / "a" / "verification.json").write_text(json.dumps(found))
+    assert frames.records(tmp_path).verified.iloc[0] == 1
+    assert frames.verifications(tmp_path).agrees.tolist() == [True]
+    attempt = tmp_path / "toy/cpu-1thread/attempts/b"
+    attempt.mkdir(parents=True)
+    plan = {"started": "2026-01-06T10:00:00", "arms": {"candidate": {"title": "slow"}}}
+    (attempt / "plan.json").write_text(json.dumps(plan))
+    assert frames.attempts(tmp_path).verdict.tolist() == ["not decided yet"]
+    interval = {"ratio": 0.8, "low": 0.7, "high": 0.9}
+    verdict = {
+        "verdict": "slower",
+        "reason": "",
+        "pairs": 4,
+        "equal_loss": interval,
+        "arms": {"candidate": {"mean_loss": 3.4}},
+    }
+    (attempt / "verdict.json").write_text(json.dumps(verdict))
+    assert frames.attempts(tmp_path)[["verdict", "ratio", "pairs"]].to_numpy().tolist() == [["slower", 0.8, 4]]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"filed": 1}'])
+def test_a_record_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path, content: str) -> None:
+    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
+    (place / "record.json").write_text(content)
     with pytest.raises(UserError, match=r"001-a/record\.json"):
         frames.records(tmp_path)
+
+
+def test_an_own_record_has_its_page_with_its_difference_to_its_parent(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    first = write_own_record(records, 1, 10.0)
+    second = write_own_record(records, 2, 8.0, parent=first)
+    for place, rate in ((first, "0.1"), (second, "0.2")):
+        write_submission(records / place / "submission", SCRIPT + f"# {rate}\n", MANIFEST.replace('"toy"', '"gcide"'))
+    site.build(tmp_path / "site", store.from_content(export.contents(records)), records)
+    page = (tmp_path / "site/toy-cpu-1thread/002.html").read_text()
+    assert re.search("1.250. as fast at equal loss", page)
+    assert "speedrun verify toy/cpu-1thread/002" in page
+    assert '<span class="gi">+# 0.2</span>' in page
+    assert "no record yet" not in (tmp_path / "site/toy-cpu-1thread/index.html").read_text()
 
 
 def test_without_own_records_the_imported_ones_stand_alone(tmp_path: Path) -> None:
@@ -146,17 +216,36 @@ def method(name: str, introduced: int, dropped: int | None, replaces: list[str] 
     }  # fmt: skip
 
 
-def write_own_record(folder: Path, number: int, **fields: object) -> Path:
-    """A record as `leaderboard.own` reads it."""
-    place = folder / "toy" / "cpu-1thread" / f"{number:03d}-a"
-    place.mkdir(parents=True)
-    known = {"title": "A toy", "authors": ["@a"], "date": f"2026-01-0{number}", "seconds": 80.0 + number}
-    (place / "record.json").write_text(
-        json.dumps({**known, "loss_mean": 3.37, "runs": 1, "trust": "isolated", **fields})
-    )
-    run = {"run_id": f"run-{number}", "state": "done", "val_loss": 3.37, "seconds": 80.0 + number}
-    (place / "runs.jsonl").write_text(json.dumps(run) + "\n")
-    return place
+def write_own_record(
+    folder: Path,
+    number: int,
+    seconds: float,
+    parent: str | None = None,
+    methods: dict[str, object] | None = None,
+    added: list[str] | None = None,
+    dropped: list[str] | None = None,
+) -> str:
+    """A record as the harness files one, with two pairs of runs; answers its id."""
+    name = f"toy/cpu-1thread/{number:03d}-a"
+    (folder / name).mkdir(parents=True)
+    estimate = {"log_ratio": math.log(1.25), "loss_gain": 0.0, "standard_error": 0.01, "degrees_of_freedom": 3.0}
+    record = {
+        "filed": f"2026-01-0{number}", "title": "A toy", "authors": ["@a"], "seconds": seconds, "val_loss": 3.37,
+        "loss_spread": 0.004, "p_target": 0.001, "target": 3.38, "runs": 2, "tokens": 1000.0, "machine": "x",
+        "submission": f"{number}" * 64, "parent": parent, "methods": methods or {}, "methods_added": added or [],
+        "methods_dropped": dropped or [], "ratio": {"ratio": 1.25, "low": 1.2, "high": 1.3} if parent else None,
+        "estimate": estimate if parent else None,
+        "slope": {"nats_per_efold": 0.3, "standard_error": 0.01, "degrees_of_freedom": 5.0},
+    }  # fmt: skip
+    (folder / name / "record.json").write_text(json.dumps(record))
+    run = {"status": "JUDGED", "attempt": 1, "val_loss": 3.37, "trust": "isolated"}
+    lines = [
+        run | {"arm": arm, "block": block, "run_id": f"{arm}-{block}", "seconds": seconds + 0.1 * block}
+        for block in range(2)
+        for arm in ("candidate", *(["reference"] if parent else []))
+    ]
+    (folder / name / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return name
 
 
 def test_missing_values_are_missing() -> None:
