@@ -37,6 +37,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Rule:
+    """A named line across a chart; kind is a class of the style sheet: target or mean."""
+
+    name: str
+    value: float
+    kind: str
+
+
+@dataclass(frozen=True)
 class Frame:
     """The drawing's size and margins, and the ranges of its axes."""
 
@@ -95,26 +104,26 @@ def curves(lines: Sequence[Line], target: float, width: int, label: str, x_name:
     return _svg(frame, label, parts)
 
 
-def strip(losses: Sequence[tuple[str, float]], target: float, mean: float, width: int, label: str) -> Markup:
-    """Every run's loss as a dot on one axis, stacked where they meet, with the mean and the target as lines."""
-    values = [loss for _, loss in losses] + [target]
-    spread = (max(values) - min(values)) or 0.001
-    frame = Frame(width, 104, (min(values) - 0.08 * spread, max(values) + 0.08 * spread), (0, 1), left=14, top=26)
+def strip(values: Sequence[tuple[str, float]], rules: Sequence[Rule], width: int, label: str) -> Markup:
+    """Every run's value as a dot on one axis, stacked where they meet, with named lines across, the first foremost."""
+    shown = [value for _, value in values] + [rule.value for rule in rules]
+    spread = (max(shown) - min(shown)) or 0.001
+    frame = Frame(width, 104, (min(shown) - 0.08 * spread, max(shown) + 0.08 * spread), (0, 1), left=14, top=26)
     parts = [_x_axis(frame, "", 4, 4)]
     stacks: dict[int, int] = {}
     base = frame.height - frame.bottom - 8
-    for name, loss in sorted(losses, key=lambda run: run[1]):
-        column = round(frame.x(loss) / 7)
+    for name, value in sorted(values, key=lambda run: run[1]):
+        column = round(frame.x(value) / 7)
         level = stacks[column] = stacks.get(column, -1) + 1
-        y = base - min(level, 6) * 7
-        place = f'cx="{frame.x(loss)}" cy="{y}" r="3.2"'
-        parts.append(f'<circle class="dot" {place}><title>{escape(name)}: {loss:.5f}</title></circle>')
-    for name, value in (("target", target), ("mean", mean)):
-        x = frame.x(value)
-        parts.append(f'<path class="{name}" d="M{x} {frame.top - 6}V{frame.height - frame.bottom}"/>')
-        if name == "target" or abs(x - frame.x(target)) > 46:  # the mean is named in the text where there is no room
+        place = f'cx="{frame.x(value)}" cy="{base - min(level, 6) * 7}" r="3.2"'
+        parts.append(f'<circle class="dot" {place}><title>{escape(name)}: {value:.5f}</title></circle>')
+    for rule in rules:
+        x = frame.x(rule.value)
+        parts.append(f'<path class="{rule.kind}" d="M{x} {frame.top - 6}V{frame.height - frame.bottom}"/>')
+        if rule is rules[0] or abs(x - frame.x(rules[0].value)) > 46:  # the text names it too, where there is no room
             anchor = "end" if x > width - 30 else "start" if x < 30 else "middle"
-            parts.append(f'<text class="{name}" x="{x}" y="{frame.top - 10}" text-anchor="{anchor}">{name}</text>')
+            text = f'x="{x}" y="{frame.top - 10}" text-anchor="{anchor}"'
+            parts.append(f'<text class="{rule.kind}" {text}>{escape(rule.name)}</text>')
     return _svg(frame, label, parts)
 
 

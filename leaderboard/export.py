@@ -53,7 +53,7 @@ def contents(records: Path = RECORDS) -> dict[str, Any]:
     method_rows = _rows(frames.methods(records))
     _add_methods(record_rows, method_rows)
     _add_runs(record_rows, frames.runs(records), frames.curves(records))
-    extra = ["methods_added", "methods_dropped", "run_list", "curve"]
+    extra = ["methods_added", "methods_dropped", "run_list", "curve", "pair_ratios"]
     return {
         "schema": store.SCHEMA,
         "boards": _boards(record_rows),
@@ -213,6 +213,8 @@ def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.Data
             continue
         listed = found[["run", "loss", "seconds", "counted"]].itertuples(index=False)
         record["run_list"] = [[_plain(value) for value in run] for run in listed]
+        if found.pair.notna().any():
+            record["pair_ratios"] = _pair_ratios(found)
         counted = found[found.counted & found.loss.notna()].sort_values("loss")
         if len(counted):
             median = counted.iloc[(len(counted) - 1) // 2]
@@ -222,6 +224,14 @@ def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.Data
                 [_plain(value) for value in point]
                 for point in in_record[["step", "loss", "seconds", "tokens"]].itertuples(index=False)
             ]
+
+
+def _pair_ratios(runs: pd.DataFrame) -> list[Any]:
+    """Seconds of the reference over those of the candidate, of every pair that has both."""
+    seconds = runs[runs.complete].pivot_table(index="pair", columns="arm", values="seconds")
+    if not {"candidate", "reference"} <= set(seconds.columns):
+        return []
+    return [_plain(ratio) for ratio in (seconds.reference / seconds.candidate).dropna()]
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

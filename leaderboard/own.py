@@ -124,6 +124,7 @@ def _record(record: Row, folder: Path, name: str, place: Path, before: list[Row]
         "tokens": record["tokens"], "machine": record["machine"], "source": record["submission"],
         "trust": ", ".join(sorted({line["trust"] for line in counted})), "verified": agreeing, "reference": str(place),
         "estimates": estimates, **_ratio(record["ratio"]), **_speedup(estimates, record["slope"]),
+        **_factors(_object(folder / "verdict.json")),
     }  # fmt: skip
 
 
@@ -144,6 +145,7 @@ def _run(line: Row, record: Row, name: str, place: Path) -> Row:
     source = record["submission"] if line["arm"] == CANDIDATE else None
     return {
         "record": name, "board": name.rpartition("/")[0], "run": line["run_id"], "arm": line["arm"],
+        "pair": line["block"],
         "counted": _counts(line), "loss": line["val_loss"], "seconds": line["seconds"],
         "complete": line["status"] == JUDGED, "machine": record["machine"],
         "source": source, "folder": place.name, "file": "runs.jsonl",
@@ -161,6 +163,11 @@ def _lines(record: Path) -> list[Row]:
     with _named(path):
         last = {line["block"]: line["attempt"] for line in lines}
         return [line for line in lines if line["attempt"] == last[line["block"]]]
+
+
+def _factors(verdict: Row) -> Row:
+    """The ratio's split: tokens to the target times tokens per second."""
+    return {f"ratio_{name}": verdict[name]["ratio"] if verdict[name] else None for name in ("tokens", "speed")}
 
 
 def _ratio(interval: Row | None) -> Row:

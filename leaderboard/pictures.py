@@ -11,7 +11,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import DiffLexer
 
 from leaderboard import charts
-from leaderboard.charts import Line, Mark
+from leaderboard.charts import Line, Mark, Rule
 from leaderboard.store import Board, Row
 
 if TYPE_CHECKING:
@@ -39,11 +39,17 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
 
 def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
     """A record's charts, wide and narrow: its runs' losses, and its median run's curve with its parent's."""
-    made: dict[str, list[Markup]] = {"losses": [], "steps": [], "seconds": []}
+    made: dict[str, list[Markup]] = {"losses": [], "pairs": [], "steps": [], "seconds": []}
     losses = [(run[0], run[1]) for run in row["run_list"] or () if run[3] and run[1] is not None]
     if len(losses) > 1:
         label = f"Losses of {len(losses)} runs against the target {row['target']:g}"
-        made["losses"] = [charts.strip(losses, row["target"], row["loss_mean"], width, label) for width in FULL]
+        rules = [Rule("target", row["target"], "target"), Rule("mean", row["loss_mean"], "mean")]
+        made["losses"] = [charts.strip(losses, rules, width, label) for width in FULL]
+    pairs = [(f"pair {number}", ratio) for number, ratio in enumerate(row["pair_ratios"] or (), 1)]
+    if pairs:
+        rules = [Rule("as fast", 1.0, "target"), Rule("at equal loss", row["ratio"], "mean")]
+        label = f"Time of the parent over that of the record in {len(pairs)} pairs"
+        made["pairs"] = [charts.strip(pairs, rules, width, label) for width in FULL]
     for name, index, unit in (("steps", 0, "optimizer steps"), ("seconds", 2, "seconds of training")):
         lines = [_curve(row, index, "this record", "")]
         if parent is not None and (name == "steps" or _same_machine(row, parent)):

@@ -2,7 +2,7 @@
 
 `leaderboard.export` writes it out of the frames. Rows have the frames' columns (`leaderboard.columns`) without what is
 missing, dates as ISO 8601 days; a record also has `run_list` (name, loss, seconds, counted), `curve` (step, loss,
-seconds, tokens) of its median run, and the names of the methods it added and dropped.
+seconds, tokens) of its median run, `pair_ratios` of its race, and the names of the methods it added and dropped.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Store:
 
     @property
     def record_columns(self) -> list[str]:
-        """The columns of a record that are single values or short lists: all but its runs and its curve."""
-        return [name for name in self.columns["records"] if name not in ("run_list", "curve")]
+        """The columns of a record that are single values or lists of names."""
+        return [name for name in self.columns["records"] if name not in ("run_list", "curve", "pair_ratios")]
 
     def board(self, name: str) -> Board:
         """Raises UserError for a board that is not there."""

@@ -157,6 +157,8 @@ def test_an_own_record_has_its_page_with_its_difference_to_its_parent(tmp_path: 
     site.build(tmp_path / "site", store.from_content(export.contents(records)), records)
     page = (tmp_path / "site/toy-cpu-1thread/002.html").read_text()
     assert re.search("1.250. as fast at equal loss", page)
+    assert re.search("1.000. by fewer tokens to the target times 1.250. by more tokens per second", page)
+    assert "in 2 pairs" in page
     assert "speedrun verify toy/cpu-1thread/002" in page
     assert '<span class="gi">+# 0.2</span>' in page
     assert "no record yet" not in (tmp_path / "site/toy-cpu-1thread/index.html").read_text()
@@ -244,6 +246,8 @@ def write_own_record(
         for block in range(2)
         for arm in ("candidate", *(["reference"] if parent else []))
     ]
+    factors = {"tokens": {"ratio": 1.0}, "speed": {"ratio": 1.25}} if parent else {"tokens": None, "speed": None}
+    (folder / name / "verdict.json").write_text(json.dumps(factors))
     (folder / name / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return name
 

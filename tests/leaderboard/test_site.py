@@ -22,7 +22,14 @@ HOSTILE = (
 )
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 CHROMIUM = shutil.which("chromium")
-EMPTY = {**dict.fromkeys(columns.RECORDS), "methods_added": [], "methods_dropped": [], "run_list": [], "curve": []}
+EMPTY = {
+    **dict.fromkeys(columns.RECORDS),
+    "methods_added": [],
+    "methods_dropped": [],
+    "run_list": [],
+    "curve": [],
+    "pair_ratios": [],
+}
 
 
 class Page(HTMLParser):
@@ -216,7 +223,7 @@ def test_a_folder_that_is_no_site_is_left_alone(tmp_path: Path) -> None:
 
 def test_charts_of_extreme_numbers_are_finite() -> None:
     drawn = [
-        charts.strip([("a", 3.28), ("b", 3.28)], 3.28, 3.28, 358, "x"),
+        charts.strip([("a", 3.28), ("b", 3.28)], [charts.Rule("mean", 3.28, "mean")], 358, "x"),
         charts.progression([charts.Mark(1, 1.0, "a"), charts.Mark(1, 1.0, "b")], 358, "x"),
         charts.curves([charts.Line("a", [(1, 3.0), (2, 3.0), (3, 3.0)])], 3.0, 358, "x", "steps"),
     ]
