@@ -83,11 +83,14 @@ def toy_store(count: int, text: str = "A toy") -> Store:
         method | {"method": f"m{n}", "name": text, "introduced": n, "introduced_on": "2026-01-01", "evidence": text}
         for n in range(1, count + 1)
     ]
+    verification = {
+        name: text if described.dtype == columns.TEXT else None for name, described in columns.VERIFICATIONS.items()
+    }
     attempt = {**dict.fromkeys(columns.ATTEMPTS), "board": "toy/cpu-1thread", "authors": [text], "title": text}
     return Store(
         boards={"toy/cpu-1thread": Board("toy/cpu-1thread", "A toy", 3.38, True, "seconds", False, "records/")},
         columns={}, records=[toy_record(n, text) for n in range(1, count + 1)], methods=methods,
-        verifications=[dict.fromkeys(columns.VERIFICATIONS, text) | {"record": "toy/cpu-1thread/001"}],
+        verifications=[{**verification, "record": "toy/cpu-1thread/001"}],
         attempts=[attempt | {"attempt": "toy/cpu-1thread/attempts/1", "verdict": "slower", "ratio": 0.9}],
     )  # fmt: skip
 
