@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-FONT_WIDTH = 6.6  # of a digit at the charts' font size
-
 
 @dataclass(frozen=True)
 class Mark:

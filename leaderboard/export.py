@@ -95,7 +95,7 @@ def table(board: Store) -> str:
     """The reigning record of every board, in Markdown."""
     rows = ["| board | records | standing | set | by | over the first | evidence |", "|---|---|---|---|---|---|---|"]
     for name, fields in board.boards.items():
-        best = reigning(board, name)
+        best = board.reigning(name)
         if best is None:
             rows.append(f"| `{name}` | 0 | no record yet | | | | |")
             continue
@@ -105,12 +105,6 @@ def table(board: Store) -> str:
         speedup = f"{best['speedup']:.2f}x" if best["speedup"] else ""
         rows.append(f"| `{name}` | {count} | {score} | {best['date']} | {by} | {speedup} | {best['trust']} |")
     return "\n".join(rows)
-
-
-def reigning(board: Store, name: str) -> dict[str, Any] | None:
-    """The fastest record of a board, upgrades of software included: the one to beat."""
-    rows = [row for row in board.records_of(name) if row["kind"] in ("record", "software-upgrade")]
-    return min(rows, key=lambda row: (row["score"], -row["number"]), default=None)
 
 
 def citation() -> str:
@@ -132,7 +126,7 @@ def citation() -> str:
 
 def badge(board: Store) -> str:
     """A small picture of the default board's standing, for a README."""
-    best = reigning(board, DEFAULT_BOARD)
+    best = board.reigning(DEFAULT_BOARD)
     says = "no record yet" if best is None else f"{board.boards[DEFAULT_BOARD].shown_score(best['score'])} s"
     left, right = _text_width(DEFAULT_BOARD), _text_width(says)
     label = escape(f"{DEFAULT_BOARD}: {says}")

@@ -73,7 +73,7 @@ def split(row: Row, parent: Row | None) -> dict[str, float] | None:
 
 
 def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
-    """One row a method: its lifeline, its bar, and whether anything measured is known of it."""
+    """One row a method: its lifeline, and that as a bar."""
     last = max((row["number"] for row in page.records), default=1)
     by_id = {line.id: line for line in page.lifelines}
     rows = []
@@ -84,9 +84,7 @@ def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
             (k.introduced.record, k.dropped.record if k.dropped else None) for k in (by_id[n].span for n in line.kin)
         ]
         label = f"record {line.span.introduced.record} {until}"
-        rows.append(
-            {"line": line, "bar": charts.lifeline(line.span.introduced.record, end, last, kin, label), "facts": {}}
-        )
+        rows.append({"line": line, "bar": charts.lifeline(line.span.introduced.record, end, last, kin, label)})
     return rows
 
 

@@ -37,12 +37,8 @@ class BoardPage:
     board: Board
     folder: str
     records: list[Row]
+    best: Row | None
     lifelines: list[Lifeline]
-
-    @property
-    def best(self) -> Row | None:
-        standing = [row for row in self.records if row["kind"] in ("record", "software-upgrade")]
-        return min(standing, key=lambda row: (row["score"], -row["number"]), default=None)
 
 
 def build(out: Path, store: Store, records: Path) -> int:
@@ -123,12 +119,13 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
     for line, bar in zip(page.lifelines, rows, strict=True):
         place = f"{page.folder}/methods/{slug(line.id)}.html"
-        yield place, "method.html", own | {"line": line, "bar": bar["bar"], "titles": titles, "facts": bar["facts"]}
+        yield place, "method.html", own | {"line": line, "bar": bar["bar"], "titles": titles}
 
 
 def _board_page(store: Store, board: Board) -> BoardPage:
     rows = store.records_of(board.name)
-    return BoardPage(board, board.name.replace("/", "-"), rows, lifelines(store.methods_of(board.name), rows))
+    lines = lifelines(store.methods_of(board.name), rows)
+    return BoardPage(board, board.name.replace("/", "-"), rows, store.reigning(board.name), lines)
 
 
 def _environment() -> jinja2.Environment:

@@ -85,6 +85,17 @@ class Store:
         rows = dated(row for row in self.records if row["board"] == board)
         return [row for row in rows if as_of is None or (row["date"] or "") <= as_of]
 
+    def reigning(self, board: str) -> Row | None:
+        """The fastest record of a board, upgrades of software included: the one to beat."""
+        rows = [row for row in self.records_of(board) if row["kind"] in ("record", "software-upgrade")]
+        return min(rows, key=lambda row: (row["score"], -row["number"]), default=None)
+
+    def not_listed(self, folder: Path) -> list[str]:
+        """Records that lie in records/ and are not in the file."""
+        listed = {row["reference"] for row in self.records}
+        found = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob("*/*/[0-9]*/record.json"))
+        return [place for place in found if place not in listed]
+
     def methods_of(self, board: str) -> list[Row]:
         return [row for row in self.methods if row["history"] == board]
 

@@ -10,6 +10,7 @@ import typer
 from harness.bundle import read_table
 from harness.cli import board_diff, board_show, board_site, options, output
 from harness.errors import UserError
+from harness.paths import RECORDS
 
 if TYPE_CHECKING:
     from leaderboard.store import Board, Store
@@ -46,6 +47,8 @@ def board(
     options.only_one_format(as_json, as_csv)
     day = parse_day(as_of)
     known = store.load()
+    for new in known.not_listed(RECORDS):
+        output.warn(f"warning: records/{new} is not on the board yet: speedrun board export")
     name = options.board_name(task, hardware, history, track)
     if history is not None:
         known.board(name)

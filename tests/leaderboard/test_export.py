@@ -62,6 +62,13 @@ def test_a_file_of_another_version_is_refused(tmp_path) -> None:
         store.load(path)
 
 
+def test_a_record_that_was_filed_since_is_named(tmp_path) -> None:
+    folder = tmp_path / "gcide/cpu-1thread/001-adamw"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{}")
+    assert store.load().not_listed(tmp_path) == ["gcide/cpu-1thread/001-adamw"]
+
+
 def test_a_readme_without_markers_is_an_error() -> None:
     with pytest.raises(UserError, match="markers"):
         export.with_table("# no table", store.load())
