@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.errors import UserError
 from harness.paths import DATA, RECORDS, RUNS
 
 DEFAULT_TASK = "gcide"
