@@ -64,8 +64,9 @@ REFUSED_ALONE: dict[str, tuple[int, int | None]] = {
     "inotify_init": (253, None), "inotify_init1": (294, 26), "mincore": (27, 232), "preadv2": (327, 286),
     "cachestat": (451, 451),
 }  # fmt: skip
-# Marks on a file or device, likewise: seen by others, and missed by compilers where they are refused.
-PRETENDED_ALONE: dict[str, tuple[int, int | None]] = {
+# Marks on a file or device are seen by others, and outlive the run: started by root, a script in bubblewrap owns the
+# machine's own /dev/null. Compilers set them on what they write and stop where that is refused.
+PRETENDED: dict[str, tuple[int, int | None]] = {
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
@@ -94,7 +95,8 @@ def available() -> bool:
 def assemble(machine: str, families: tuple[int, ...], streams_only: bool, alone: bool = False) -> list[Instruction]:
     """The filter for `x86_64` or `aarch64`. Sockets may be of `families`; `streams_only` leaves the internet TCP.
 
-    `alone` takes away what tells a process about others by way of a file: locks and marks on files only seem to work.
+    Marks on files only seem to work. `alone` also takes away what tells a process about others by way of a file:
+    there locks only seem to work too.
     """
     column = list(AUDIT_ARCHITECTURE).index(machine)
     program: list[Instruction] = [
@@ -109,9 +111,9 @@ def assemble(machine: str, families: tuple[int, ...], streams_only: bool, alone:
         number = numbers[column]
         if number is not None:
             program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
+    pretended = [numbers[column] for numbers in (*PRETENDED.values(), *((FLOCK,) if alone else ()))]
+    program += _each_of(tuple(number for number in pretended if number is not None), PRETEND)
     if alone:
-        pretended = [numbers[column] for numbers in (*PRETENDED_ALONE.values(), FLOCK)]
-        program += _each_of(tuple(number for number in pretended if number is not None), PRETEND)
         program += _when(FCNTL[column], [_argument(1), *_each_of(LOCK_COMMANDS, PRETEND)])
     # clone3 keeps its flags in memory, where no filter can look; the C library falls back to clone.
     program += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, UNKNOWN)]
