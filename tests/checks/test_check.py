@@ -210,6 +210,7 @@ def test_an_optimizer_that_does_nothing(toy: Toy, tmp_path: Path) -> None:
     assert "no parameter" in said(check(toy, tmp_path / "bad", "trains", script))
 
 
+@pytest.mark.slow
 def test_many_reads_a_step_still_train(toy: Toy, tmp_path: Path) -> None:
     script = changed(SCRIPT, ("        optimizer.step()\n", "        if step % 8 == 7: optimizer.step()\n"))
     assert check(toy, tmp_path / "good", "trains", script).status == "ok"
@@ -251,8 +252,18 @@ def test_a_method_that_cannot_be_dropped(toy: Toy, tmp_path: Path) -> None:
     ("otherwise", "status", "expected"),
     [
         ("optimizer = None", "FAILED", "crash"),
-        ("optimizer = torch.optim.SGD(model.parameters(), lr=0.0)", "FAILED", "no parameter has changed"),
-        ('raise harness.errors.UserError("no optimizer is left")', "ok", "no optimizer is left"),
+        pytest.param(
+            "optimizer = torch.optim.SGD(model.parameters(), lr=0.0)",
+            "FAILED",
+            "no parameter has changed",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            'raise harness.errors.UserError("no optimizer is left")',
+            "ok",
+            "no optimizer is left",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_is_left_without_the_optimizer(
@@ -294,6 +305,7 @@ def test_rules_have_ids_of_their_own_and_say_everything() -> None:
     assert all(rule.what and rule.why and rule.remedy and rule.stage for rule in RULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [SUBMISSIONS / "_template", BASELINES / "adamw" / "gcide"])
 def test_the_submissions_of_this_repository_pass(folder: Path) -> None:
     results = list(Checker(folder, load_task("gcide"), "cpu-1thread").results())

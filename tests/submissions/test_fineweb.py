@@ -133,6 +133,7 @@ def run_of(folder: Path, toy: Toy, tmp_path: Path, hardware: str = "cpu-1thread"
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [BASELINE, KERNELS], ids=lambda folder: folder.name)
 def test_two_ranks_train_what_one_does(folder: Path, sequential_toy: Toy, tmp_path: Path) -> None:
     one = run_of(folder, sequential_toy, tmp_path / "one")

@@ -63,6 +63,7 @@ def test_each_worker_keeps_to_its_own_core(toy: Toy, tmp_path: Path) -> None:
         place_of(toy, submission, tmp_path / "runs", workers=len(os.sched_getaffinity(0)) + 1).cores()
 
 
+@pytest.mark.slow
 def test_a_killed_tuning_goes_on_with_the_same_trial(toy: Toy, tmp_path: Path) -> None:
     protocol = PROTOCOL.split("[stages.scout]")[0] + '[stages.search]\ntrials = 2\nfrom_scouts = 0\nknobs = ["lr"]\n'
     submission = write_tuning(toy, tmp_path / "bigram", protocol)
@@ -90,6 +91,7 @@ def test_a_killed_tuning_goes_on_with_the_same_trial(toy: Toy, tmp_path: Path) -
     assert proposals == 2  # the trial that was killed was run again, not proposed anew
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_and_keeps_it_in_the_journal(toy: Toy, tmp_path: Path) -> None:
     submission = write_tuning(toy, tmp_path / "bigram")
     tuning = Tuning(submission)
@@ -105,6 +107,7 @@ def test_ctrl_c_ends_the_run_and_keeps_it_in_the_journal(toy: Toy, tmp_path: Pat
     assert [row["number"] for row in rows_of(submission.folder)] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_kept_without_a_loss(toy: Toy, tmp_path: Path) -> None:
     submission = write_tuning(toy, tmp_path / "bigram")
     bad = SCRIPT.replace(
