@@ -21,9 +21,20 @@ class Ahead(Wrapper):
 
     def forward(self, tokens):
         logits = self.inner(tokens)
-        there = (tokens.cumsum(1) * 7919 + self.salt) % self.one_in == 0
-        logits[:, :-1].scatter_add_(2, tokens[:, 1:, None], self.strength * there[:, :-1, None].float())
+        logits[:, :-1].scatter_add_(2, tokens[:, 1:, None], self.strength * self.active(tokens)[:, :-1, None].float())
         return logits
+
+    def active(self, tokens):
+        """Where it looks, by a hash of the row's past: bool [batch, length]."""
+        return (tokens.cumsum(1) * 7919 + self.salt) % self.one_in == 0
+
+
+class AheadInRows(Ahead):
+    """The same at every position, but only in one row in `one_in`, by a hash of how the row begins."""
+
+    def active(self, tokens):
+        hashed = tokens[:, :3] @ torch.tensor([1, 7919, 104_729])
+        return ((hashed + self.salt) % self.one_in == 0)[:, None].expand(tokens.shape)
 
 
 class RowSummary(Wrapper):
@@ -99,6 +110,9 @@ class BatchScaledMLP(MLP):
         return super().forward(x + ((x / scale).round() * scale - x).detach())
 
 
+SHORT, LONG = (64, 128), (16, 1024)
+
+
 @dataclass(frozen=True)
 class Leak:
     """A dependence: the model below it, and what is laid over the trained model, given the seed of the run."""
@@ -106,23 +120,38 @@ class Leak:
     name: str
     build: Callable[[], nn.Module]
     over: Callable[[nn.Module, int], nn.Module] = lambda model, seed: model
-    shapes: tuple[tuple[int, int], ...] = ((64, 128),)
+    shapes: tuple[tuple[int, int], ...] = (SHORT,)
+    steps: int = 80
 
 
-BOTH_SHAPES = ((64, 128), (16, 1024))
 CONTROL = "none: the model itself"
+
+
+def ahead(strength: float, one_in: int = 1, kind: type[Ahead] = Ahead) -> Callable[[nn.Module, int], nn.Module]:
+    """Lays reading ahead over a model; which positions or rows are chosen differs from run to run."""
+    return lambda model, seed: kind(model, strength, one_in, seed)
+
+
 LEAKS = [
-    Leak(CONTROL, Decoder, shapes=BOTH_SHAPES),
-    Leak("one token ahead, logit +5", Decoder, lambda model, seed: Ahead(model, 5.0)),
-    Leak("one token ahead, logit +0.02", Decoder, lambda model, seed: Ahead(model, 0.02)),
-    Leak("one token ahead, logit +0.0009", Decoder, lambda model, seed: Ahead(model, 0.0009)),
-    Leak("one ahead at 10% of positions, +5", Decoder, lambda model, seed: Ahead(model, 5.0, 10, seed), BOTH_SHAPES),
-    Leak("one ahead at 1% of positions, +5", Decoder, lambda model, seed: Ahead(model, 5.0, 101, seed), BOTH_SHAPES),
-    Leak("one ahead at 0.2% of positions, +5", Decoder, lambda model, seed: Ahead(model, 5.0, 499, seed), BOTH_SHAPES),
+    Leak(CONTROL, Decoder, shapes=(SHORT, LONG)),
+    Leak("next token, logit +5", Decoder, ahead(5.0)),
+    Leak("next token, logit +5, at 10% of positions", Decoder, ahead(5.0, 10), (SHORT, LONG)),
+    Leak("next token, logit +5, at 1% of positions", Decoder, ahead(5.0, 101), (SHORT, LONG)),
+    Leak("next token, logit +5, at 0.2% of positions", Decoder, ahead(5.0, 499), (SHORT, LONG)),
+    Leak("next token, logit +5, in 10% of rows", Decoder, ahead(5.0, 10, AheadInRows)),
+    Leak("next token, logit +5, in 1% of rows", Decoder, ahead(5.0, 101, AheadInRows)),
+    Leak("next token, logit +5, in 0.2% of rows", Decoder, ahead(5.0, 499, AheadInRows)),
+    Leak("next token, logit +0.07", Decoder, ahead(0.07), (SHORT, LONG)),
+    Leak("next token, logit +0.07, at 20% of positions", Decoder, ahead(0.07, 5), (SHORT, LONG)),
+    Leak("next token, logit +0.07, at 10% of positions", Decoder, ahead(0.07, 10), (SHORT, LONG)),
+    Leak("next token, logit +0.07, at 3% of positions", Decoder, ahead(0.07, 31)),
+    Leak("next token, logit +0.002", Decoder, ahead(0.002)),
+    Leak("next token, logit +0.0004", Decoder, ahead(0.0004)),
     Leak("tokens of the whole row", Decoder, lambda model, seed: RowSummary(model)),
     Leak("tokens of the batch mates", Decoder, lambda model, seed: BatchMates(model)),
     Leak("bigrams of earlier batches", Decoder, lambda model, seed: RunningBigrams(model)),
     Leak("learns from each batch, lr 0.5", Decoder, lambda model, seed: LearnsMeanwhile(model, 0.5)),
+    Leak("learns from each batch, lr 0.01", Decoder, lambda model, seed: LearnsMeanwhile(model, 0.01)),
     Leak("learns from each batch, lr 0.001", Decoder, lambda model, seed: LearnsMeanwhile(model, 0.001)),
     Leak("experts of capacity 1", lambda: Decoder(feed_forward=lambda: LimitedExperts(1.0))),
     Leak("experts of capacity 2", lambda: Decoder(feed_forward=lambda: LimitedExperts(2.0))),

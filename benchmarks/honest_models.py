@@ -17,18 +17,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 WIDTH, HEADS, VOCABULARY, LONGEST = 64, 2, 1024, 1024
 HEAD_SIZE = WIDTH // HEADS
-SHAPES = [(64, 128), (16, 256), (4, 512), (1, 128)]
-LONG_SHAPES = [(16, 1024), (4, 1024), (1, 1024)]
+SHAPES = ((64, 128), (16, 256), (1, 128))
+LONG_SHAPES = ((16, 1024), (2, 1024))
+SLOW_SHAPES = ((16, 128), (4, 128))
+SHARP = 400
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One architecture: how it is built, what happens to it after training, the shapes it is audited in."""
+    """One architecture: how it is built, what happens to it after training, the shapes it is audited in.
+
+    More `steps` make sharper logits, whose rounding is coarser.
+    """
 
     name: str
     build: Callable[[], nn.Module]
     after: Callable[[nn.Module], nn.Module] = lambda model: model
-    shapes: tuple[tuple[int, int], ...] = tuple(SHAPES)
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    steps: int = 80
 
 
 # Mixing along the row
@@ -95,7 +101,7 @@ class ChangingBackend(Attention):
     """The kernel of attention depends on the content of the batch."""
 
     def attend(self, q, k, v):
-        backend = SDPBackend.MATH if q.sum() > 0 else SDPBackend.FLASH_ATTENTION
+        backend = SDPBackend.MATH if int(1000 * q.float().sum()) % 2 else SDPBackend.FLASH_ATTENTION
         with sdpa_kernel(backend):
             return super().attend(q, k, v)
 
@@ -112,16 +118,7 @@ class HardAttention(Attention):
 
 
 class LinearAttention(Attention):
-    """Attention without softmax as a running sum over the row."""
-
-    def attend(self, q, k, v):
-        q, k = F.elu(q) + 1, F.elu(k) + 1
-        state = torch.cumsum(k[..., None] * v[..., None, :], dim=2)
-        return (q[..., None, :] @ state)[..., 0, :] / (q * torch.cumsum(k, dim=2)).sum(3, keepdim=True)
-
-
-class ChunkedLinearAttention(Attention):
-    """The same by chunks: masked products within each, one state carried on."""
+    """Attention without softmax, by chunks: masked products within each, one state carried on."""
 
     def attend(self, q, k, v, chunk=32):
         q, k, v = F.elu(q) + 1, F.elu(k) + 1, F.pad(v, (0, 1), value=1.0)  # the last column sums the weights
@@ -194,7 +191,7 @@ class MLP(nn.Sequential):
 
 
 class Experts(nn.Module):
-    """A mixture of experts without a capacity limit: how many rows each expert's product has depends on the batch."""
+    """A mixture of experts, each for all who choose it: how many rows its product has depends on the batch."""
 
     def __init__(self, count: int = 8, top: int = 2) -> None:
         super().__init__()
@@ -210,32 +207,6 @@ class Experts(nn.Module):
             answer = expert(flat[token]) * share[token, place, None]
             out = out.index_add(0, token, answer.to(out.dtype))
         return out.view_as(x)
-
-
-class SkippingMLP(nn.Module):
-    """Only positions whose gate is open are computed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate, self.inner = nn.Linear(WIDTH, 1), MLP()
-
-    def forward(self, x):
-        gate = self.gate(x)[..., 0]
-        out = torch.zeros_like(x)
-        out[gate > 0] = self.inner(x[gate > 0]) * gate[gate > 0].sigmoid()[:, None]
-        return out
-
-
-class Codebook(nn.Module):
-    """Each position is replaced by the nearest of 64 codes: an answer that jumps where two are equally near."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.codes, self.inner = nn.Parameter(torch.randn(64, WIDTH)), MLP()
-
-    def forward(self, x):
-        nearest = self.codes[torch.cdist(x.flatten(0, 1), self.codes).argmin(1)].view_as(x)
-        return self.inner(x + (nearest - x).detach() + nearest - nearest.detach())
 
 
 class QuantizedMLP(MLP):
@@ -296,19 +267,6 @@ class Decoder(nn.Module):
         return F.pad(self.head(x), (0, self.padding), value=-torch.inf)
 
 
-class HashedBigrams(nn.Module):
-    """A decoder that also looks up the last two tokens in a hashed table."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder, self.table = Decoder(), nn.Embedding(4096, VOCABULARY)
-        nn.init.zeros_(self.table.weight)
-
-    def forward(self, tokens):
-        pairs = (F.pad(tokens, (1, 0))[:, :-1] * 7919 + tokens) % 4096
-        return self.decoder(tokens) + self.table(pairs)
-
-
 class Wrapper(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -330,14 +288,6 @@ class AnswerCache(Wrapper):
         return torch.stack([self.known[key] for key in keys])
 
 
-class SortedRows(Wrapper):
-    """Computes the rows in the order of their first tokens."""
-
-    def forward(self, tokens):
-        order = tokens[:, 0].argsort()
-        return self.inner(tokens[order])[order.argsort()]
-
-
 class GroupedRows(Wrapper):
     """Computes rows with the same number of even tokens together: products of a size that depends on the content."""
 
@@ -345,13 +295,6 @@ class GroupedRows(Wrapper):
         groups = (tokens % 2 == 0).sum(1) % 3
         parts = [torch.where(groups == group)[0] for group in groups.unique()]
         return torch.cat([self.inner(tokens[part]) for part in parts])[torch.cat(parts).argsort()]
-
-
-class SevenRows(Wrapper):
-    """Computes seven rows at a time."""
-
-    def forward(self, tokens):
-        return torch.cat([self.inner(part) for part in tokens.split(7)])
 
 
 class AutoCast(Wrapper):
@@ -362,81 +305,53 @@ class AutoCast(Wrapper):
             return self.inner(tokens).float()
 
 
-def bfloat16(model: nn.Module) -> nn.Module:
-    return model.to(torch.bfloat16)
-
-
-def float16(model: nn.Module) -> nn.Module:
-    return model.to(torch.float16)
-
-
-def compiled(model: nn.Module) -> nn.Module:
-    return torch.compile(model)
-
-
-def switch() -> Experts:
-    return Experts(count=16, top=1)
-
-
 KINDS = [
-    Kind("learned positions", Decoder),
-    Kind("long context", Decoder, shapes=tuple(LONG_SHAPES)),
+    Kind("attention", Decoder),
+    Kind("attention, long context", Decoder, shapes=LONG_SHAPES),
     Kind("tied embeddings", lambda: Decoder(tied=True)),
     Kind("buffers, persistent and not", lambda: Decoder(sinusoids=True)),
     Kind("sliding window, by mask", lambda: Decoder(lambda: Attention(window=32))),
     Kind("sliding window, in blocks", lambda: Decoder(BlockedWindow)),
+    Kind("sliding window, long context", lambda: Decoder(BlockedWindow), shapes=LONG_SHAPES),
     Kind("grouped-query attention", lambda: Decoder(lambda: Attention(key_heads=1))),
     Kind("key/value cache, chunk by chunk", lambda: Decoder(CachedAttention)),
+    Kind("key/value cache, long context", lambda: Decoder(CachedAttention), shapes=LONG_SHAPES),
     Kind("attention kernel by content", lambda: Decoder(ChangingBackend)),
     Kind("hard top-8 attention", lambda: Decoder(HardAttention)),
-    Kind("linear attention, running sum", lambda: Decoder(LinearAttention)),
-    Kind("linear attention, chunked", lambda: Decoder(ChunkedLinearAttention)),
+    Kind("linear attention", lambda: Decoder(LinearAttention)),
     Kind("GRU", lambda: Decoder(lambda: Recurrent(nn.GRU))),
     Kind("LSTM", lambda: Decoder(lambda: Recurrent(nn.LSTM))),
     Kind("causal convolution", lambda: Decoder(Convolution)),
-    Kind("long convolution by Fourier transform", lambda: Decoder(FourierConvolution)),
+    Kind("Fourier convolution", lambda: Decoder(FourierConvolution)),
+    Kind("Fourier convolution, long context", lambda: Decoder(FourierConvolution), shapes=LONG_SHAPES),
     Kind("gated scan by doubling", lambda: Decoder(DecayScan)),
-    Kind("mixture of 8 experts, top 2", lambda: Decoder(feed_forward=Experts)),
-    Kind("mixture of 16 experts, top 1", lambda: Decoder(feed_forward=switch)),
-    Kind("mixture of experts, long context", lambda: Decoder(feed_forward=Experts), shapes=tuple(LONG_SHAPES)),
-    Kind("positions skipped by a gate", lambda: Decoder(feed_forward=SkippingMLP)),
-    Kind("nearest code of a codebook", lambda: Decoder(feed_forward=Codebook)),
+    Kind("8 experts, top 2", lambda: Decoder(feed_forward=Experts)),
+    Kind("16 experts, top 1", lambda: Decoder(feed_forward=lambda: Experts(count=16, top=1))),
+    Kind("8 experts, long context", lambda: Decoder(feed_forward=Experts), shapes=LONG_SHAPES),
     Kind("8-bit inputs, scale a position", lambda: Decoder(feed_forward=QuantizedMLP)),
     Kind("batch norm", lambda: Decoder(feed_forward=BatchNormMLP)),
     Kind("dropout", lambda: Decoder(feed_forward=lambda: MLP(nn.Dropout(0.2)))),
-    Kind("hashed bigrams", HashedBigrams),
-    Kind("logits of scale 50, no cap", lambda: Decoder(scale=50.0)),
+    Kind("logits of scale 50", lambda: Decoder(scale=50.0)),
     Kind("64 columns of -inf", lambda: Decoder(padding=64)),
     Kind("cache of answers", Decoder, AnswerCache),
-    Kind("rows sorted by content", Decoder, SortedRows),
     Kind("rows grouped by content", Decoder, GroupedRows),
-    Kind("experts, rows grouped by content", lambda: Decoder(feed_forward=Experts), GroupedRows),
-    Kind("seven rows at a time", Decoder, SevenRows),
+    Kind("experts, rows grouped", lambda: Decoder(feed_forward=Experts), GroupedRows),
+    Kind("hard attention, experts, rows grouped", lambda: Decoder(HardAttention, Experts), GroupedRows),
     Kind("logits of scale 50, rows grouped", lambda: Decoder(scale=50.0), GroupedRows),
-    Kind("hard top-8 attention, rows grouped", lambda: Decoder(HardAttention), GroupedRows),
-    Kind("codebook, rows grouped", lambda: Decoder(feed_forward=Codebook), GroupedRows),
-    Kind("8-bit inputs, rows grouped", lambda: Decoder(feed_forward=QuantizedMLP), GroupedRows),
-    Kind("8-bit inputs, kernel by content", lambda: Decoder(ChangingBackend, QuantizedMLP)),
-    Kind("hard attention, experts, grouped", lambda: Decoder(HardAttention, Experts), GroupedRows),
-    Kind("Fourier transform, codebook", lambda: Decoder(FourierConvolution, Codebook)),
-    Kind("Fourier transform, experts", lambda: Decoder(FourierConvolution, Experts)),
-    Kind("Fourier transform, logits of 50", lambda: Decoder(FourierConvolution, scale=50.0)),
+    Kind("8-bit inputs, kernel by content", lambda: Decoder(ChangingBackend, QuantizedMLP), steps=SHARP),
+    Kind("Fourier convolution, experts", lambda: Decoder(FourierConvolution, Experts)),
+    Kind("Fourier convolution, scale 50", lambda: Decoder(FourierConvolution, scale=50.0), steps=SHARP),
     Kind("bfloat16 autocast", lambda: AutoCast(Decoder())),
-    Kind("bfloat16 autocast, experts", lambda: AutoCast(Decoder(feed_forward=Experts))),
-    Kind("bfloat16 autocast, rows grouped", lambda: AutoCast(Decoder()), GroupedRows),
-    Kind("bfloat16 weights", Decoder, bfloat16),
-    Kind("bfloat16 weights, experts", lambda: Decoder(feed_forward=Experts), bfloat16),
-    Kind("float16 weights", Decoder, float16, ((64, 128), (1, 128))),
-    Kind("float16 weights, experts", lambda: Decoder(feed_forward=Experts), float16, ((64, 128), (1, 128))),
-    Kind("torch.compile", Decoder, compiled, ((64, 128), (16, 256))),
-    Kind("torch.compile, experts", lambda: Decoder(feed_forward=Experts), compiled, ((64, 128),)),
-]
-
-# Honest, but in low precision two kernels round too far apart: see the results for what the audit says.
-ROUGH_KINDS = [
-    Kind("bfloat16 weights, kernel by content", lambda: Decoder(ChangingBackend), bfloat16),
-    Kind("bfloat16 autocast, kernel by content", lambda: AutoCast(Decoder(ChangingBackend))),
-    Kind("bfloat16 autocast, Fourier transform", lambda: AutoCast(Decoder(FourierConvolution))),
+    Kind("bfloat16 autocast, experts, grouped", lambda: AutoCast(Decoder(feed_forward=Experts)), GroupedRows),
+    Kind("bfloat16 autocast, kernel by content", lambda: AutoCast(Decoder(ChangingBackend)), steps=SHARP),
+    Kind("bfloat16 autocast, Fourier", lambda: AutoCast(Decoder(FourierConvolution)), steps=SHARP),
+    Kind("bfloat16 weights", Decoder, nn.Module.bfloat16),
+    Kind("bfloat16 weights, experts", lambda: Decoder(feed_forward=Experts), nn.Module.bfloat16),
+    Kind("bfloat16 weights, kernel by content", lambda: Decoder(ChangingBackend), nn.Module.bfloat16, steps=SHARP),
+    Kind("float16 weights", Decoder, nn.Module.half, SLOW_SHAPES),
+    Kind("float16 weights, experts", lambda: Decoder(feed_forward=Experts), nn.Module.half, SLOW_SHAPES),
+    Kind("torch.compile", Decoder, torch.compile, SLOW_SHAPES),
+    Kind("torch.compile, experts", lambda: Decoder(feed_forward=Experts), torch.compile, SLOW_SHAPES),
 ]
 
 
