@@ -27,7 +27,7 @@ import honest_models
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dishonest_models import CONTROL, LEAKS, Leak
+from dishonest_models import CONTROL, LEAKS
 from honest_models import KINDS, LONG_SHAPES, Decoder, Kind
 from torch import nn
 
@@ -50,8 +50,8 @@ SUBMISSION = load_submission(BASELINE)
 TASK = SUBMISSION.task
 TOLERANCE = TASK.audit.tolerance["cpu"]
 LOG = RUNS / "audit_calibration.jsonl"
-HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 20, 5
-JUDGED_STEPS = 80
+HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 10, 5
+LEAK_STEPS = JUDGED_STEPS = 80
 JUDGED_SETTINGS = {"baseline": [], "baseline, width 160, 4 layers": ["width=160", "layers=4"]}
 TRAINING_BATCH, TRAINING_LENGTH = 8, 128
 # A fifth of the split at five times the share: as many rows are compared as in a real run, in a third of the time.
@@ -139,14 +139,14 @@ def build_baseline() -> nn.Module:
     return import_submission(BASELINE).build_model(Settings(context))
 
 
-def train(kind: Kind | Leak, seed: int, tokens: np.ndarray) -> nn.Module:
+def train(build: Callable[[], nn.Module], seed: int, steps: int, tokens: np.ndarray) -> nn.Module:
     """A model after some steps of AdamW, so that logits are sharp and routes are taken."""
     torch.manual_seed(seed)
-    model = kind.build()
+    model = build()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     size = TRAINING_BATCH * TRAINING_LENGTH
-    for step in range(kind.steps):
-        start = (seed * kind.steps + step) * size
+    for step in range(steps):
+        start = (seed * steps + step) * size
         part = torch.from_numpy(tokens[start : start + size + 1].astype(np.int64))
         logits = model(part[:-1].view(TRAINING_BATCH, TRAINING_LENGTH))
         F.cross_entropy(logits.flatten(0, 1), part[1:]).backward()
@@ -179,7 +179,7 @@ def honest() -> None:
     for seed in range(HONEST_SEEDS):
         for kind in [*baselines, *KINDS]:
             due = [case for shape in kind.shapes if (case := ("honest", kind.name, *shape, seed)) not in done]
-            trained = train(kind, seed, training) if due else None
+            trained = train(kind.build, seed, kind.steps, training) if due else None
             for case in due:
                 audit(case, honest_models.two_hosts(kind, trained), validation)
 
@@ -188,12 +188,15 @@ def dishonest() -> None:
     """Audits every kind of leak over as many seeds, on models of two trainings."""
     done = {result.case for result in results()}
     training, validation = split_tokens("train"), split_tokens("validation")
-    for leak in LEAKS:
-        trained = [train(leak, seed, training) for seed in range(LEAK_TRAININGS)]
-        for shape in leak.shapes:
-            for seed in range(LEAK_SEEDS):
+    trained: dict[Any, nn.Module] = {}  # most leaks are laid over the same model
+    for seed in range(LEAK_SEEDS):
+        for leak in LEAKS:
+            below = (leak.build, seed % LEAK_TRAININGS)
+            for shape in leak.shapes:
                 if (case := ("dishonest", leak.name, *shape, seed)) not in done:
-                    audit(case, dishonest_models.two_hosts(leak, trained[seed % LEAK_TRAININGS], seed), validation)
+                    if below not in trained:
+                        trained[below] = train(*below, LEAK_STEPS, training)
+                    audit(case, dishonest_models.two_hosts(leak, trained[below], seed), validation)
 
 
 # Real runs
@@ -217,28 +220,36 @@ def judged() -> None:
 
 def report() -> None:
     """Prints the tables as Markdown."""
+    parts = grouped(results(), lambda result: result.part)
+    if missing := {"honest", "dishonest", "judged"} - set(parts):
+        raise SystemExit(f"error: no audits of {', '.join(sorted(missing))} are kept; run these parts first")
     machine = fingerprint()
     print(f"""# What the audit finds, and what it leaves alone
 
-`python benchmarks/audit_calibration.py honest`, `dishonest`, `judged`, then `report`, {date.today()}. {machine.cpu},
-one thread, torch {machine.packages["torch"]}; task `gcide`, tolerance {TOLERANCE:g} (CPU), at most
-{RULES.nats_gained:g} nats a token gained. A GPU's tolerance has not been measured.
+`python benchmarks/audit_calibration.py` with `honest`, `dishonest`, `judged`, `report`; {date.today()}; {machine.cpu},
+one thread, torch {machine.packages["torch"]}. Task `gcide`: a logit may move by {TOLERANCE:g} on a CPU, and
+{RULES.nats_gained:g} nats a token may be gained. On a GPU nothing has been measured.
 
 ## Honest models
 
-Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in each of its shapes
-on {SCORED_TOKENS:,} validation tokens; as many rows are compared as in a judged run. *Moved* is the largest
-difference of a logit; *unstable rows* moved by more than the tolerance, but not for the text's sake.
+Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in its shapes on {SCORED_TOKENS:,} tokens of
+the validation split; as many rows are compared as in a judged run. *Moved* is the largest difference of a logit;
+*unstable rows* moved by more than the tolerance, but for no text's sake. Other processors may round otherwise.
 """)
-    print_passes([result for result in results() if result.part == "honest"])
+    print_passes(parts["honest"])
     print(f"""
 ## Judged runs of the baseline
 
-{JUDGED_STEPS} steps, {JUDGED_SEEDS} seeds each, through judge, sandbox and two host processes, on all validation
-tokens.
+{JUDGED_STEPS} steps, {JUDGED_SEEDS} seeds each; judge, sandbox and two host processes, on all validation tokens.
 """)
-    print_passes([result for result in results() if result.part == "judged"])
-    print_detections([result for result in results() if result.part == "dishonest"])
+    print_passes(parts["judged"])
+    print(f"""
+## Leaks
+
+Audited as the honest models are, over models of {LEAK_TRAININGS} trainings. *In {RECORD_RUNS} runs* is the chance that
+at least one of {RECORD_RUNS} audits finds it, as a record takes that many; *worth* is how much lower it makes the loss.
+""")
+    print_detections(parts["dishonest"])
 
 
 def grouped(found: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
@@ -299,14 +310,8 @@ def detections(found: list[Result]) -> list[Detection]:
 def print_detections(found: list[Result]) -> None:
     """The table of leaks, and what the worst ones are worth that pass."""
     rows = detections(found)
-    print(f"""
-## Leaks
-
-{LEAK_SEEDS} audits each, over models of {LEAK_TRAININGS} trainings. *In {RECORD_RUNS} runs* is the chance that at
-least one of {RECORD_RUNS} audits finds it, as a record takes that many; *worth* is how much lower the loss is for it.
-
-| what the model does | batch x length | found | in {RECORD_RUNS} runs | worth, nats a token | said to be (most often) |
-|---|---|--:|--:|--:|---|""")
+    print(f"| the model reads | batch x length | found | in {RECORD_RUNS} runs | worth, nats a token | said to be |")
+    print("|---|---|--:|--:|--:|---|")
     for row in rows:
         worth = "not compared" if row.worth is None else f"{row.worth:.4f}"
         chance = f"{1 - row.missed**RECORD_RUNS:.0%}"

@@ -1,6 +1,6 @@
 """What the audit costs: judging the baseline with it and without, in interleaved pairs.
 
-    python benchmarks/audit_cost.py --pairs 6          # with nothing else running
+    python benchmarks/audit_cost.py --pairs 6 > benchmarks/results/audit_cost.md    # with nothing else running
 
 Real runs of a few steps; without the audit the judge's process is patched, in this benchmark only, so that it
 starts no shadow host and asks none. Prints a Markdown table.
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import date
 from typing import Any
 
 from harness.campaign import Request, run_once
@@ -84,9 +84,9 @@ def judgement(seed: int, ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     return {**record.judgement, "load": load.other_cores}
 
 
-def spread(values: list[float], form: str = ".2f") -> str:
+def spread(values: list[float]) -> str:
     """Median, with the smallest and largest behind it."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def main() -> None:
@@ -109,22 +109,23 @@ def main() -> None:
 
 
 def print_table(audited: list[dict[str, Any]], plain: list[dict[str, Any]]) -> None:
-    """Medians with smallest and largest; the ratio pair by pair, with the standard error of its mean logarithm."""
+    """Medians with smallest and largest; of seconds the ratio too, pair by pair."""
     machine = fingerprint()
-    print(f"{machine.cpu}, {machine.logical_cores} cores, torch {machine.packages['torch']}. {len(plain)} interleaved "
-          "pairs; median (smallest to largest).\n\n| what | with the audit | without |\n|---|---|---|")  # fmt: skip
-    for name, key in [
-        ("judging, s", "seconds"), ("of it scoring, s", "scoring_seconds"),
-        ("of it after the last batch was scored, s", "audit_seconds"),
-        ("cores that others used before the run", "load"),
+    print(f"""# What the audit costs
+
+`python benchmarks/audit_cost.py --pairs {len(plain)}`, {date.today()}. {machine.cpu}, {machine.logical_cores} cores,
+torch {machine.packages["torch"]}. Median (smallest to largest) of {len(plain)} interleaved pairs of runs.
+
+| what | with the audit | without | ratio |
+|---|--:|--:|--:|""")
+    for name, key, compared in [
+        ("judging, s", "seconds", True), ("of it scoring, s", "scoring_seconds", True),
+        ("of it after the last batch was scored, s", "audit_seconds", False),
+        ("cores that others used before the run", "load", False),
     ]:  # fmt: skip
-        print(f"| {name} | " + " | ".join(spread([run[key] for run in arm]) for arm in (audited, plain)) + " |")
-    for name, key in [("judging", "seconds"), ("scoring", "scoring_seconds")]:
-        ratios = [one[key] / other[key] for one, other in zip(audited, plain, strict=True)]
-        logs = [math.log(ratio) for ratio in ratios]
-        mean, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
-        print(f"| {name}, ratio pair by pair | {spread(ratios, '.3f')}; geometric mean {math.exp(mean):.3f}, "
-              f"standard error {error:.3f} | 1 |")  # fmt: skip
+        ratios = [one[key] / other[key] for one, other in zip(audited, plain, strict=True)] if compared else []
+        cells = [[run[key] for run in audited], [run[key] for run in plain], ratios]
+        print(f"| {name} | " + " | ".join(spread(cell) if cell else "" for cell in cells) + " |")
 
 
 if __name__ == "__main__":

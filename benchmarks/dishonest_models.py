@@ -121,7 +121,6 @@ class Leak:
     build: Callable[[], nn.Module]
     over: Callable[[nn.Module, int], nn.Module] = lambda model, seed: model
     shapes: tuple[tuple[int, int], ...] = (SHORT,)
-    steps: int = 80
 
 
 CONTROL = "none: the model itself"
@@ -141,7 +140,7 @@ LEAKS = [
     Leak("next token, logit +5, in 10% of rows", Decoder, ahead(5.0, 10, AheadInRows)),
     Leak("next token, logit +5, in 1% of rows", Decoder, ahead(5.0, 101, AheadInRows)),
     Leak("next token, logit +5, in 0.2% of rows", Decoder, ahead(5.0, 499, AheadInRows)),
-    Leak("next token, logit +0.07", Decoder, ahead(0.07), (SHORT, LONG)),
+    Leak("next token, logit +0.07", Decoder, ahead(0.07)),
     Leak("next token, logit +0.07, at 20% of positions", Decoder, ahead(0.07, 5), (SHORT, LONG)),
     Leak("next token, logit +0.07, at 10% of positions", Decoder, ahead(0.07, 10), (SHORT, LONG)),
     Leak("next token, logit +0.07, at 3% of positions", Decoder, ahead(0.07, 31)),
