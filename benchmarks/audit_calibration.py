@@ -232,8 +232,8 @@ one thread, torch {machine.packages["torch"]}. Task `gcide`: a logit may move by
 
 ## Honest models
 
-Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in its shapes on {SCORED_TOKENS:,} tokens of
-the validation split; as many rows are compared as in a judged run. *Moved* is the largest difference of a logit;
+Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in its shapes on {SCORED_TOKENS:,} tokens
+of the validation split; as many rows are compared as in a judged run. *Moved* is the largest difference of a logit;
 *unstable rows* moved by more than the tolerance, but for no text's sake. Other processors may round otherwise.
 """)
     print_passes(parts["honest"])
