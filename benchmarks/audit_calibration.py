@@ -205,14 +205,13 @@ def dishonest() -> None:
 def judged() -> None:
     """Short runs of the baseline: in a sandbox, two host processes, all validation tokens."""
     done = {result.case for result in results()}
-    shape = SUBMISSION.manifest.evaluation
-    for name, settings in JUDGED_SETTINGS.items():
+    evaluation, hardware = SUBMISSION.manifest.evaluation, hardware_class("cpu-1thread")
+    for name, shape in JUDGED_SETTINGS.items():
+        settings = [*shape, f"steps={JUDGED_STEPS}"]
         for seed in range(JUDGED_SEEDS):
-            if (case := ("judged", name, shape.batch, shape.length, seed)) in done:
-                continue
-            settings = [*settings, f"steps={JUDGED_STEPS}"]
-            record = run_once(Request(SUBMISSION, hardware_class("cpu-1thread"), DATA, RUNS, seed, [], settings)).record
-            keep(case, record.val_loss, record.judgement["audit"] if record.judgement else str(record.message))
+            if (case := ("judged", name, evaluation.batch, evaluation.length, seed)) not in done:
+                record = run_once(Request(SUBMISSION, hardware, DATA, RUNS, seed, settings=settings)).record
+                keep(case, record.val_loss, record.judgement["audit"] if record.judgement else str(record.message))
 
 
 # Tables
