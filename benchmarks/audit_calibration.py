@@ -52,7 +52,6 @@ TOLERANCE = TASK.audit.tolerance["cpu"]
 LOG = RUNS / "audit_calibration.jsonl"
 HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 10, 5
 LEAK_STEPS = JUDGED_STEPS = 80
-JUDGED_SETTINGS = {"baseline": [], "baseline, width 160, 4 layers": ["width=160", "layers=4"]}
 TRAINING_BATCH, TRAINING_LENGTH = 8, 128
 # A fifth of the split at five times the share: as many rows are compared as in a real run, in a third of the time.
 SCORED_TOKENS, SHARE = 65_536, 0.5
@@ -205,13 +204,12 @@ def dishonest() -> None:
 def judged() -> None:
     """Short runs of the baseline: in a sandbox, two host processes, all validation tokens."""
     done = {result.case for result in results()}
-    evaluation, hardware = SUBMISSION.manifest.evaluation, hardware_class("cpu-1thread")
-    for name, shape in JUDGED_SETTINGS.items():
-        settings = [*shape, f"steps={JUDGED_STEPS}"]
-        for seed in range(JUDGED_SEEDS):
-            if (case := ("judged", name, evaluation.batch, evaluation.length, seed)) not in done:
-                record = run_once(Request(SUBMISSION, hardware, DATA, RUNS, seed, settings=settings)).record
-                keep(case, record.val_loss, record.judgement["audit"] if record.judgement else str(record.message))
+    evaluation, settings = SUBMISSION.manifest.evaluation, [f"steps={JUDGED_STEPS}"]
+    for seed in range(JUDGED_SEEDS):
+        if (case := ("judged", "baseline", evaluation.batch, evaluation.length, seed)) not in done:
+            request = Request(SUBMISSION, hardware_class("cpu-1thread"), DATA, RUNS, seed, settings=settings)
+            record = run_once(request).record
+            keep(case, record.val_loss, record.judgement["audit"] if record.judgement else str(record.message))
 
 
 # Tables
