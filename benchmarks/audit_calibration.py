@@ -50,7 +50,7 @@ SUBMISSION = load_submission(BASELINE)
 TASK = SUBMISSION.task
 TOLERANCE = TASK.audit.tolerance["cpu"]
 LOG = RUNS / "audit_calibration.jsonl"
-HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 10, 5
+HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 20, 5
 LEAK_STEPS = JUDGED_STEPS = 80
 TRAINING_BATCH, TRAINING_LENGTH = 8, 128
 # A fifth of the split at five times the share: as many rows are compared as in a real run, in a third of the time.
