@@ -231,7 +231,10 @@ one thread, torch {machine.packages["torch"]}. Task `gcide`: a logit may move by
 
 Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in its shapes on {SCORED_TOKENS:,} tokens
 of the validation split; as many rows are compared as in a judged run. *Moved* is the largest difference of a logit;
-*unstable rows* moved by more than the tolerance, but for no text's sake. Other processors may round otherwise.
+*unstable rows* moved by more than the tolerance, but for no text's sake.
+
+The tolerance was chosen to spare these very models, so that they are no independent test of it. It covers one step of
+bfloat16 for logits below 16; above, a step is twice as large. Other processors may round otherwise.
 """)
     print_passes(parts["honest"])
     print(f"""
@@ -307,17 +310,18 @@ def detections(found: list[Result]) -> list[Detection]:
 def print_detections(found: list[Result]) -> None:
     """The table of leaks, and what the worst ones are worth that pass."""
     rows = detections(found)
-    print(f"| the model reads | batch x length | found | in {RECORD_RUNS} runs | worth, nats a token | said to be |")
+    print(f"| what the model does | batch x length | found | in {RECORD_RUNS} runs | worth, nats | said to be |")
     print("|---|---|--:|--:|--:|---|")
     for row in rows:
         worth = "not compared" if row.worth is None else f"{row.worth:.4f}"
         chance = f"{1 - row.missed**RECORD_RUNS:.0%}"
         print(f"| {row.name} | {row.shape} | {row.found} of {row.audits} | {chance} | {worth} | {row.said} |")
-    print("\nWhere detection ends: the leaks worth most, of those found in fewer than half of the audits.\n")
-    passing = [row for row in rows if row.missed > 0.5 and row.worth is not None and row.name != CONTROL]
-    for shape, group in grouped(passing, lambda row: row.shape).items():
-        row = max(group, key=lambda row: row.worth)
-        print(f"- {shape}: {row.name}, worth {row.worth:.4f} nats a token, found in {row.found} of {row.audits}")
+    print("\nWhere detection ends: the leak worth most among those found")
+    compared = [row for row in rows if row.worth is not None and row.name != CONTROL]
+    for shape, group in grouped(compared, lambda row: row.shape).items():
+        for often, least in [("in fewer than half of the audits", 0.51), ("in none", 1.0)]:
+            row = max((row for row in group if row.missed >= least), key=lambda row: row.worth)
+            print(f"- at {shape} {often}: {row.name}; worth {row.worth:.4f} nats a token")
 
 
 def described(message: str) -> str:
