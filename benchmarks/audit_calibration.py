@@ -316,12 +316,13 @@ def print_detections(found: list[Result]) -> None:
         worth = "not compared" if row.worth is None else f"{row.worth:.4f}"
         chance = f"{1 - row.missed**RECORD_RUNS:.0%}"
         print(f"| {row.name} | {row.shape} | {row.found} of {row.audits} | {chance} | {worth} | {row.said} |")
-    print("\nWhere detection ends: the leak worth most among those found")
+    print("\nWhere detection ends: the leak worth most among those found\n")
     compared = [row for row in rows if row.worth is not None and row.name != CONTROL]
     for shape, group in grouped(compared, lambda row: row.shape).items():
         for often, least in [("in fewer than half of the audits", 0.51), ("in none", 1.0)]:
-            row = max((row for row in group if row.missed >= least), key=lambda row: row.worth)
-            print(f"- at {shape} {often}: {row.name}; worth {row.worth:.4f} nats a token")
+            passing = sorted((row for row in group if row.missed >= least), key=lambda row: row.worth)
+            for row in passing[-1:]:
+                print(f"- at {shape} {often}: {row.name}; worth {row.worth:.4f} nats a token")
 
 
 def described(message: str) -> str:
