@@ -51,6 +51,7 @@ RECORDS = {
     "loss_mean": Column(REAL, "mean loss of the counted runs, nats per token"),
     "loss_std": Column(REAL, "sample standard deviation of their losses"),
     "p_value": Column(REAL, "one-sided t-test that their mean is below the target; missing for one run"),
+    "holdout_gap": Column(REAL, "loss on the holdout split less loss on validation, of one run; decides nothing"),
     "runs_same_steps": Column(WHOLE, "runs in the record's folder to the same steps, whatever their source"),
     "p_same_steps": Column(REAL, "the same test over those"),
     "stated_runs": Column(WHOLE, "runs that its authors state, where they do"),

@@ -120,6 +120,7 @@ def _record(record: Row, folder: Path, name: str, place: Path, before: list[Row]
         "title": record["title"], "authors": record["authors"], "score": record["seconds"], "score_unit": "seconds",
         "parent": _short(record["parent"]), "target": record["target"], "runs": record["runs"],
         "loss_mean": record["val_loss"], "loss_std": record["loss_spread"], "p_value": record["p_target"],
+        "holdout_gap": record["holdout_gap"],
         "time_mean": record["seconds"], "time_std": statistics.stdev(seconds) if len(seconds) > 1 else None,
         "tokens": record["tokens"], "machine": record["machine"], "source": record["submission"],
         "trust": ", ".join(sorted({line["trust"] for line in counted})), "verified": agreeing, "reference": str(place),

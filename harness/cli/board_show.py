@@ -73,6 +73,7 @@ def _facts(board: Board, record: dict[str, Any]) -> list[tuple[str, str]]:
         ("torch", record["torch"]),
         ("source", record["source"]),
         ("lines of code", _shown_lines(record)),
+        ("holdout", _shown_holdout(record)),
         ("trust", record["trust"]),
         ("verifications", str(record["verified"] or 0)),
         ("note", record["note"]),
@@ -86,6 +87,11 @@ def _shown_loss(record: dict[str, Any]) -> str:
     spread = f" +- {record['loss_std']:.5f}" if record["loss_std"] is not None else ""
     test = f", one-sided p = {record['p_value']:.3g}" if record["p_value"] is not None else ""
     return f"{record['loss_mean']:.5f}{spread}, n = {record['runs']}, target {record['target']}{test}"
+
+
+def _shown_holdout(record: dict[str, Any]) -> str | None:
+    gap = record["holdout_gap"]
+    return None if gap is None else f"{gap:+.4f} nats per token against validation, in one run; decides nothing"
 
 
 def _shown_others(record: dict[str, Any]) -> str | None:

@@ -43,12 +43,12 @@ def attempt_of(candidate: Submission, word: str, where: Where, machine: Machine,
     if before is not None:
         return before
     calibration = calibration_for(where)
-    side = Side(word, candidate)
+    side, holdout = Side(word, candidate), bool(candidate.task.of_split("holdout"))
     if reference is None:
-        first = plan_baseline(side, where.hardware, calibration, machine, now)
+        first = plan_baseline(side, where.hardware, calibration, machine, now, judge_holdout=holdout)
         return create_campaign(attempts_folder(where), first, {CANDIDATE: candidate})
     sides = (side, Side(load_record(reigning[0]).id, reference))
-    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now)
+    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, judge_holdout=holdout)
     return create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
 
 

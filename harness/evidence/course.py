@@ -95,6 +95,7 @@ class RunLine(Strict):
     tokens_counted_by: Text | None
     trust: Text | None
     run_digest: Digest | None  # of run.json
+    holdout_loss: float | None = Field(default=None, allow_inf_nan=False)  # where the plan asked for it
 
     @model_validator(mode="after")
     def _is_whole(self) -> RunLine:

@@ -44,11 +44,15 @@ class Arm(Strict):
 
 
 class ScheduledRun(Strict):
-    """A run to come. The runs of a block (a pair of a race) stand side by side and are repeated together."""
+    """A run to come. The runs of a block (a pair of a race) stand side by side and are repeated together.
+
+    `judge_holdout`: judged on the holdout split too. One run of an attempt is; what it gives decides nothing.
+    """
 
     block: int = Field(ge=0, lt=MAX_SCHEDULE)
     arm: ArmName
     seed: int = Field(ge=0, lt=2**31)
+    judge_holdout: bool = False
 
 
 class Calibration(Strict):

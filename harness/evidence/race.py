@@ -48,12 +48,14 @@ BASELINE_RUNS = 10  # judged runs that the first record of a task and class has 
 
 
 def plan_race(
-    sides: tuple[Side, Side], hardware: str, pairs: int, calibration: Calibration, machine: Machine, now: datetime
-) -> RaceCampaign:
+    sides: tuple[Side, Side], hardware: str, pairs: int, calibration: Calibration, machine: Machine, now: datetime,
+    judge_holdout: bool = False,
+) -> RaceCampaign:  # fmt: skip
     """Every pair up to the maximum with its seeds, in the order A B B A, and all that decides the race.
 
     `sides` are candidate and reference. Every run has a seed of its own: a loss is one draw of what the arm gives, not
-    of what one order of data gives. Raises UserError for a number of pairs that is no look, and for a calibration in
+    of what one order of data gives. `judge_holdout`: the candidate's first run is judged on the holdout split too, as in
+    every attempt at a record. Raises UserError for a number of pairs that is no look, and for a calibration in
     which s may be zero.
     """
     candidate, reference = sides
@@ -62,25 +64,31 @@ def plan_race(
         **conditions(candidate.submission.task, hardware, machine, now, "race"),
         **_deciding(candidate.submission.task, hardware, pairs, calibration),
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
-        schedule=_schedule(orders),
+        schedule=_schedule(orders, judge_holdout),
     )
 
 
 def plan_baseline(
-    side: Side, hardware: str, calibration: Calibration, machine: Machine, now: datetime
+    side: Side, hardware: str, calibration: Calibration, machine: Machine, now: datetime, judge_holdout: bool = False
 ) -> BaselineCampaign:
-    """Runs of the first record of a task and class, with all that decides whether they reach the target."""
+    """Runs of the first record of a task and class, with all that decides whether they reach the target.
+
+    `judge_holdout` as in a race.
+    """
     return BaselineCampaign(
         **conditions(side.submission.task, hardware, machine, now, "baseline"),
         **_deciding(side.submission.task, hardware, LOOKS[-1], calibration),
         arms={CANDIDATE: arm_of(side)},
-        schedule=_schedule([(CANDIDATE,)] * LOOKS[-1]),
+        schedule=_schedule([(CANDIDATE,)] * LOOKS[-1], judge_holdout),
     )
 
 
-def _schedule(orders: Sequence[Sequence[str]]) -> list[ScheduledRun]:
+def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[ScheduledRun]:
     return [
-        ScheduledRun(block=block, arm=arm, seed=randbelow(SEED_LIMIT))
+        ScheduledRun(
+            block=block, arm=arm, seed=randbelow(SEED_LIMIT),
+            judge_holdout=judge_holdout and block == 0 and arm == CANDIDATE,
+        )  # fmt: skip
         for block, arms in enumerate(orders)
         for arm in arms
     ]

@@ -60,6 +60,8 @@ class Record(Strict):
 
     `parent`: the record it was raced against. `ratio`: parent over record at equal loss, limits at 99% one-sided;
     `estimate` and `slope` are its parts, for products along the chain. None for the first record, of kind `baseline`.
+    `holdout_gap`: loss on the holdout split minus loss on validation of the one run that was judged on both; it decides
+    nothing, and is None where that run failed or the task has no holdout.
     """
 
     schema_version: Literal[1] = 1
@@ -90,6 +92,7 @@ class Record(Strict):
     seconds: float
     tokens: float
     p_target: float
+    holdout_gap: float | None
     ratio: Interval | None
     estimate: RatioEstimate | None
     slope: Slope
@@ -163,10 +166,20 @@ def make_record(
             "target": plan.target, "target_provisional": plan.target_provisional,
             "runs": figures.runs, "val_loss": figures.mean_loss, "loss_spread": figures.loss_spread,
             "seconds": figures.mean_seconds, "tokens": figures.mean_tokens, "p_target": verdict.p_target,
+            "holdout_gap": _holdout_gap(campaign),
             "ratio": verdict.equal_loss, "estimate": decision.faster.estimate if decision.faster else None,
             "slope": plan.calibration.slope, "chain": campaign.chain,
         }
     )  # fmt: skip
+
+
+def _holdout_gap(campaign: Campaign[Any]) -> float | None:
+    """The counted line that was judged on the holdout too: how much more it lost there, nats per token."""
+    for block in campaign.course.blocks:
+        line = block.runs[CANDIDATE]
+        if line.holdout_loss is not None and line.val_loss is not None:
+            return line.holdout_loss - line.val_loss
+    return None
 
 
 def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime) -> Path:
@@ -221,6 +234,7 @@ def figures(record: Record) -> str:
         ("target", f"{record.target:.4f} nats per token{', provisional' if record.target_provisional else ''}"),
         ("loss", f"{record.val_loss:.4f}, standard deviation {record.loss_spread:.4f}, {record.runs} runs"),
         ("reaches the target", f"p = {record.p_target:.2g}, corrected for the looks"),
+        ("holdout", _holdout_words(record.holdout_gap)),
         ("seconds", f"{record.seconds:.2f} on {record.machine}"),
         ("tokens", f"{record.tokens:,.0f}"),
         ("parent", record.parent or "none: the first record"),
@@ -235,6 +249,10 @@ def figures(record: Record) -> str:
     ]
     table = "\n".join(f"| {label} | {value} |" for label, value in rows)
     return f"{FIGURES}\n| | |\n|---|---|\n{table}\n{END_OF_FIGURES}"
+
+
+def _holdout_words(gap: float | None) -> str:
+    return "not judged" if gap is None else f"{gap:+.4f} nats per token against validation, in one run; decides nothing"
 
 
 def new_notes(record: Record) -> str:

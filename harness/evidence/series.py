@@ -146,9 +146,11 @@ def absorb(campaign: Campaign[Any], journal: Journal) -> list[RunLine]:
 
 def _request(campaign: Campaign[Any], slot: Slot, places: Places) -> Request:
     arm = campaign.plan.arms[slot.arm]
+    scheduled = next(run for run in campaign.plan.blocks[slot.block] if run.arm == slot.arm)
     return Request(
         submission=campaign.submissions[slot.arm], hardware=campaign.plan.hardware, data_dir=places.data,
         runs_dir=places.runs, seed=slot.seed, planned=True, dropped=arm.dropped, settings=arm.settings,
+        judge_holdout=scheduled.judge_holdout,
         facts={"campaign": campaign.plan.id, "number": slot.number, "arm": slot.arm},
     )  # fmt: skip
 
@@ -169,6 +171,7 @@ def _line(campaign: Campaign[Any], slot: Slot, start: Entry, end: Entry | None, 
         total_seconds=max(record.times.values(), default=None) if record else None,
         tokens=record.tokens if record else None, tokens_counted_by=record.tokens_counted_by if record else None,
         trust=record.trust if record else None, run_digest=end.bundle_digest if end else None,
+        holdout_loss=record.holdout["val_loss"] if record and record.holdout else None,
     )  # fmt: skip
 
 

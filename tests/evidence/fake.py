@@ -29,6 +29,7 @@ from tests.toy_submission import write_submission
 
 MACHINE = fingerprint()
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+HOLDOUT_GAP = 0.0125
 POINTS = ("before the start", "after the start", "after the bundle", "after the end")
 
 
@@ -108,6 +109,7 @@ def _record(run_id: str, request: Request, given: Given) -> RunRecord:
         "val_loss": given.loss if judged else None, "seconds": given.seconds if judged else None,
         "cpu_seconds": given.cpu_seconds if judged else None, "times": {"JUDGED": given.seconds + 2},
         "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
+        "holdout": {"val_loss": given.loss + HOLDOUT_GAP} if judged and request.judge_holdout else None,
         "digests": {
             "submission": submission.digest, "task": submission.task.digest, "data": data_digest(submission.task),
             "core": core_digest(), "machine": MACHINE.digest,

@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.evidence import records
 from harness.evidence.records import history, load_record
 from tests.evidence.board import Board
+from tests.evidence.fake import HOLDOUT_GAP
 from tests.toy_submission import SCRIPT
 
 
@@ -25,12 +26,14 @@ def test_records_follow_one_another(chain: Board) -> None:
     one, two = load_record(first), load_record(second)
     assert (one.kind, one.parent, one.ratio, one.runs) == ("baseline", None, None, 12)
     assert (two.kind, two.parent) == ("race", one.id)
+    assert [record.holdout_gap for record in (one, two)] == [pytest.approx(HOLDOUT_GAP)] * 2
     assert two.ratio is not None and two.ratio.low > 1.01 and 1.2 < two.ratio.ratio < 1.3
     assert {path.name for path in second.iterdir()} == {
         "record.json", "submission", "plan.json", "runs.jsonl", "verdict.json", "notes.md",
     }  # fmt: skip
     assert (second / "runs.jsonl").stat().st_size < records.MAX_FILE_BYTES
     notes = (second / "notes.md").read_text()
+    assert "| holdout | +0.0125 nats per token against validation, in one run; decides nothing |" in notes
     assert "# speed 0.8" in notes and "toy/cpu-1thread/001-adamw" in notes
     done = chain.invoke("records", "verify", "--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["ok"]
