@@ -54,9 +54,9 @@ def plan_race(
     """Every pair up to the maximum with its seeds, in the order A B B A, and all that decides the race.
 
     `sides` are candidate and reference. Every run has a seed of its own: a loss is one draw of what the arm gives, not
-    of what one order of data gives. `judge_holdout`: the candidate's first run is judged on the holdout split too, as in
-    every attempt at a record. Raises UserError for a number of pairs that is no look, and for a calibration in
-    which s may be zero.
+    of what one order of data gives. `judge_holdout`: the candidate's first run is judged on the holdout split too, as
+    in every attempt at a record. Raises UserError for a number of pairs that is no look, and for a calibration in which
+    s may be zero.
     """
     candidate, reference = sides
     orders = [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(pairs)]
@@ -84,11 +84,10 @@ def plan_baseline(
 
 
 def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[ScheduledRun]:
+    """One run an arm and block, each with its seed; `judge_holdout` is for the candidate in the first block."""
+    asked = (0, CANDIDATE) if judge_holdout else None
     return [
-        ScheduledRun(
-            block=block, arm=arm, seed=randbelow(SEED_LIMIT),
-            judge_holdout=judge_holdout and block == 0 and arm == CANDIDATE,
-        )  # fmt: skip
+        ScheduledRun(block=block, arm=arm, seed=randbelow(SEED_LIMIT), judge_holdout=(block, arm) == asked)
         for block, arms in enumerate(orders)
         for arm in arms
     ]

@@ -233,7 +233,8 @@ def write_own_record(
     estimate = {"log_ratio": math.log(1.25), "loss_gain": 0.0, "standard_error": 0.01, "degrees_of_freedom": 3.0}
     record = {
         "filed": f"2026-01-0{number}", "title": "A toy", "authors": ["@a"], "seconds": seconds, "val_loss": 3.37,
-        "loss_spread": 0.004, "p_target": 0.001, "holdout_gap": 0.01, "target": 3.38, "runs": 2, "tokens": 1000.0, "machine": "x",
+        "loss_spread": 0.004, "p_target": 0.001, "holdout_gap": 0.01, "target": 3.38,
+        "runs": 2, "tokens": 1000.0, "machine": "x",
         "submission": f"{number}" * 64, "parent": parent, "methods": methods or {}, "methods_added": added or [],
         "methods_dropped": dropped or [], "ratio": {"ratio": 1.25, "low": 1.2, "high": 1.3} if parent else None,
         "estimate": estimate if parent else None,
