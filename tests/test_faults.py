@@ -167,7 +167,8 @@ def test_a_third_interrupt_ends_at_once_and_the_next_command_tidies_up(world: Wo
     assert ended.status == -signal.SIGINT
     assert "once more ends it at once" in ended.said
     check_next_run(world)
-    assert world.events()[1] == ("end", "killed")
+    # On a busy machine the third may come when the end line stands already; then there is nothing left to tidy.
+    assert world.events()[1] in {("end", "killed"), ("end", "interrupted")}
 
 
 @pytest.mark.parametrize(
