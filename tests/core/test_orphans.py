@@ -18,6 +18,7 @@ from tests.core.boxes import open_folder, require
 
 # A referee with a toy child that forks away three times over, ignoring every signal it can.
 DRIVER = """
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.core.children import Toys
 from harness.core.referee import Referee
 from harness.core.task import load_task
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell hands it on ignored
 with pytest.MonkeyPatch.context() as monkeypatch:
     toy = Toy(load_task(sys.argv[1]), Path(sys.argv[2]))
     toys = Toys(toy, Path(sys.argv[3]), sys.argv[4], monkeypatch)

@@ -234,8 +234,8 @@ def test_a_whole_graph_can_be_traced_through_the_kernels() -> None:
 def test_the_kernels_compile_for_the_h100() -> None:
     """To machine code, without a GPU: tensor cores are used and shared memory suffices."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    command = [sys.executable, str(ROOT / "tests" / "submissions" / "compile_for_h100.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    command = [sys.executable, "-m", "tests.submissions.compile_for_h100"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     built = json.loads(done.stdout)
     assert len(built) == 14
