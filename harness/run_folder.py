@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.journal import Journal
 
 HARNESS_ERROR = "harness-error"  # a full disk, a bug of ours: no fault of the submission
-KILLED = "killed"
+KILLED = "killed"  # its start stands in the journal, its end was written by another command
 JOURNAL = "journal.jsonl"
 
 

@@ -32,7 +32,6 @@ from harness.evidence.verifications import keep_verification
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
-INTERRUPTED = 130
 STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWER: "bold yellow"}
 
 
@@ -70,7 +69,7 @@ def go_on(
             carry_on(campaign, places, lambda request: run_once(request, progress), settled, view(progress, campaign))
     except (Interrupted, KeyboardInterrupt):
         _interrupted(campaign, silent)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(output.INTERRUPTED) from None
     if isinstance(campaign.plan, DecidedCampaign):
         return _end_race(campaign, where, silent)
     _end_calibration(campaign, where, silent)

@@ -40,8 +40,6 @@ from harness.errors import UserError
 # typer exports only the class that is made from this one, which moved from click into typer itself.
 USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     help="Race training scripts to a fixed validation loss: frozen data, clock and evaluation.",
     no_args_is_help=True,
@@ -84,7 +82,7 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         output.note("interrupted")
-        sys.exit(INTERRUPTED)
+        sys.exit(output.INTERRUPTED)
     except USAGE_ERROR as error:
         said = io.StringIO()
         error.show(said)  # quotes the command line

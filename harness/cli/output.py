@@ -25,6 +25,7 @@ from rich.text import Text
 from harness.errors import UserError
 from harness.text import clean
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 PIPE_WIDTH = 200  # a table that goes to a file or program is not folded to a terminal's 80 columns
 CELL_CHARACTERS = 200
 QUOTE = "  | "

@@ -102,11 +102,6 @@ def find_parent(mount: Path | None = None, own: str | None = None) -> Path | Non
     return usable[0] if usable else None
 
 
-def has_controllers(parent: Path | None) -> bool:
-    """Whether a group made below `parent` limits memory and processes by itself."""
-    return parent is not None and _controllers(parent) >= CONTROLLERS
-
-
 def containing_groups(controller: str, root: Path, membership: str) -> list[Path]:
     """The groups whose limits on a controller apply, version 2 and 1: each one in `membership` and all above it.
 

@@ -68,7 +68,7 @@ class Windows:
 
 def token_nats(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The cross-entropy of float32 logits [N, V] against targets [N], a token: float32 [N]."""
-    # Copied first: the host can write to this memory, and must not show one pass another value than the next.
+    # Of a private copy of the host's answer (see `score`), which stays as it is: the audit compares it.
     shifted = logits.copy()
     with np.errstate(invalid="ignore", over="ignore"):
         shifted -= shifted.max(axis=1, keepdims=True)

@@ -16,12 +16,11 @@ from harness.core.referee import CPU_RESOLUTION
 from harness.core.task import Strict
 from harness.evidence.plans import MOST_SECONDS, ArmName, CampaignPlan, Digest, Text
 from harness.machine_warnings import BUSY_WALL_OVER_CPU
+from harness.run_folder import HARNESS_ERROR, KILLED
 
 REPEATS = 3  # how often a disturbed block is repeated; the last time counts
 
 JUDGED = "JUDGED"
-KILLED = "killed"  # the journal has its start and no end
-HARNESS_ERROR = "harness-error"
 
 
 class Ending(StrEnum):

@@ -22,7 +22,7 @@ from harness.core.files import read_file
 from harness.core.task import Task
 from harness.errors import UserError
 from harness.evidence.arms import Side
-from harness.evidence.course import HARNESS_ERROR, JUDGED, KILLED, Course, Ending, RunLine, Slot
+from harness.evidence.course import JUDGED, Course, Ending, RunLine, Slot
 from harness.evidence.folder import LOCK, Campaign
 from harness.evidence.locks import held, timing_alone
 from harness.evidence.plans import Arm, CampaignPlan
@@ -30,6 +30,7 @@ from harness.frozen import core_digest, frozen_versions
 from harness.journal import Entry, Journal
 from harness.machine import Machine, fingerprint
 from harness.paths import TASKS
+from harness.run_folder import HARNESS_ERROR, KILLED
 
 REPEATS_IN_A_ROW = 3  # of a run that keeps ending by no fault of its own, before a person must look
 MESSAGE_CHARACTERS = 2000

