@@ -74,7 +74,7 @@ def submission_folder(word: str, where: Where) -> Path:
     if match := RECORD_WORD.fullmatch(word):
         return _record(word, match, where.records) / "submission"
     raise UserError(
-        f"{word}: no such submission (no submission.toml in it, nor in submissions/{word})",
+        f"{word}: no such submission (no submission.toml in it, and no folder of that name in submissions/)",
         f"give a folder, a name under submissions/ ({_names(SUBMISSIONS, '*/submission.toml')}), the words baseline "
         f"or best, or a record such as gcide/cpu-1thread/001 ({_names(where.records, '*/*/[0-9]*/record.json')})",
     )
