@@ -54,6 +54,7 @@ HONEST_SEEDS, LEAK_TRAININGS, LEAK_SEEDS, JUDGED_SEEDS = 2, 2, 20, 5
 LEAK_STEPS = JUDGED_STEPS = 80
 TRAINING_BATCH, TRAINING_LENGTH = 8, 128
 # A fifth of the split at five times the share: as many rows are compared as in a real run, in a third of the time.
+# Long windows get the text that the least number of rows takes.
 SCORED_TOKENS, SHARE = 65_536, 0.5
 RULES = TASK.audit.model_copy(update={"share": SHARE})
 T = TypeVar("T")
@@ -157,8 +158,9 @@ def train(build: Callable[[], nn.Module], seed: int, steps: int, tokens: np.ndar
 def audit(case: tuple[str, str, int, int, int], models: list[nn.Module], tokens: np.ndarray) -> None:
     """Scores with one model, audits with the other, and keeps the result."""
     _, _, *shape, seed = case
-    start = int(np.random.default_rng(seed).integers(len(tokens) - SCORED_TOKENS))
-    windows = Windows(tokens[start : start + SCORED_TOKENS + 1], *shape, TASK.tokenizer.end_of_text)
+    count = max(SCORED_TOKENS, RULES.rows * shape[1])
+    start = int(np.random.default_rng(seed).integers(len(tokens) - count))
+    windows = Windows(tokens[start : start + count + 1], *shape, TASK.tokenizer.end_of_text)
     with torch.inference_mode():
         columns = models[0](torch.from_numpy(windows.inputs(0))).shape[2]
     host, shadow = (LocalHost(model, SLOTS, *shape, columns) for model in models)
@@ -230,8 +232,8 @@ one thread, torch {machine.packages["torch"]}. Task `gcide`: a logit may move by
 ## Honest models
 
 Each was trained a little from {HONEST_SEEDS} seeds, then scored and audited in its shapes on {SCORED_TOKENS:,} tokens
-of the validation split; as many rows are compared as in a judged run. *Moved* is the largest difference of a logit;
-*unstable rows* moved by more than the tolerance, but for no text's sake.
+of the validation split (on {RULES.rows} rows where that is more); as many rows are compared as in a judged run.
+*Moved* is the largest difference of a logit; *unstable rows* moved by more than the tolerance, but for no text's sake.
 
 The tolerance was chosen to spare these very models, so that they are no independent test of it. It covers one step of
 bfloat16 for logits below 16; above, a step is twice as large. Other processors may round otherwise.

@@ -12,23 +12,22 @@ from torch import nn
 
 import harness
 
-HEAD_SIZE = 32
 SOFT_CAP = 15.0  # logits stay within +-15, by a smooth function
 
 
 class Attention(nn.Module):
     """Causal self-attention with rotary positions and normalized queries and keys."""
 
-    def __init__(self, width):
+    def __init__(self, width, head_size):
         super().__init__()
-        self.heads = width // HEAD_SIZE
+        self.head_size = head_size
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.projection = nn.Linear(width, width, bias=False)
 
     def forward(self, x, rotation):
         batch, length, width = x.shape
-        q, k, v = self.query_key_value(x).view(batch, length, 3, self.heads, HEAD_SIZE).unbind(2)
-        q, k = rotate(F.rms_norm(q, (HEAD_SIZE,)), rotation), rotate(F.rms_norm(k, (HEAD_SIZE,)), rotation)
+        q, k, v = self.query_key_value(x).view(batch, length, 3, -1, self.head_size).unbind(2)
+        q, k = (rotate(F.rms_norm(part, (self.head_size,)), rotation) for part in (q, k))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.projection(y.transpose(1, 2).reshape(batch, length, width))
@@ -37,22 +36,22 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two layers with a squared ReLU between them."""
 
-    def __init__(self, width):
+    def __init__(self, width, hidden):
         super().__init__()
-        self.expand = nn.Linear(width, 4 * width, bias=False)
-        self.projection = nn.Linear(4 * width, width, bias=False)
+        self.expand = nn.Linear(width, hidden, bias=False)
+        self.projection = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x):
         return self.projection(F.relu(self.expand(x)).square())
 
 
 class Block(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, head_size, mlp_ratio):
         super().__init__()
         self.attention_norm = nn.RMSNorm(width)
-        self.attention = Attention(width)
+        self.attention = Attention(width, head_size)
         self.mlp_norm = nn.RMSNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, mlp_ratio * width)
 
     def forward(self, x, rotation):
         x = x + self.attention(self.attention_norm(x), rotation)
@@ -62,25 +61,26 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """Tokens [batch, length] to logits [batch, length, vocabulary]."""
 
-    def __init__(self, vocab_size, width, layers):
+    def __init__(self, vocab_size, width, layers, head_size, mlp_ratio):
         super().__init__()
+        self.head_size = head_size
         self.embedding = nn.Embedding(vocab_size, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, head_size, mlp_ratio) for _ in range(layers))
         self.norm = nn.RMSNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
 
     def forward(self, tokens):
         x = F.rms_norm(self.embedding(tokens), (self.embedding.embedding_dim,))
-        rotation = rotation_of(tokens.shape[1], x.device)
+        rotation = rotation_of(tokens.shape[1], self.head_size, x.device)
         for block in self.blocks:
             x = block(x, rotation)
         # Dividing before the head instead of after it saves a pass over the logits, the largest tensor here.
         return SOFT_CAP * torch.tanh(self.head(self.norm(x) / SOFT_CAP))
 
 
-def rotation_of(length, device, base=1000.0):
-    """Cosines and sines [length, 1, HEAD_SIZE / 2] of rotary position embedding."""
-    frequency = base ** -torch.linspace(0, 1, HEAD_SIZE // 2, device=device)
+def rotation_of(length, head_size, device, base=1000.0):
+    """Cosines and sines [length, 1, head_size / 2] of rotary position embedding."""
+    frequency = base ** -torch.linspace(0, 1, head_size // 2, device=device)
     angle = torch.arange(length, device=device)[:, None, None] * frequency
     return angle.cos(), angle.sin()
 
@@ -93,7 +93,8 @@ def rotate(x, rotation):
 
 def build_model(run):
     torch.manual_seed(run.seed)
-    model = GPT(run.task.vocab_size, run.hparam("width"), run.hparam("layers"))
+    shape = (run.hparam(name) for name in ("width", "layers", "head_size", "mlp_ratio"))
+    model = GPT(run.task.vocab_size, *shape)
     for name, parameter in model.named_parameters():
         if "projection" in name or name == "head.weight":
             nn.init.zeros_(parameter)  # every block starts as the identity, every prediction as uniform
