@@ -110,7 +110,8 @@ def main() -> None:
     machine = fingerprint()
     print(f"""# Which shape should the gcide baseline have?
 
-`python benchmarks/baseline_shapes.py --seconds {arguments.seconds:g}`, {machine.cpu}, torch {machine.packages["torch"]}.
+`python benchmarks/baseline_shapes.py --seconds {arguments.seconds:g}` on
+{machine.cpu}, torch {machine.packages["torch"]}.
 Equal time: {arguments.seconds:g} s of training on one thread; speeds from {ROUNDS} interleaved rounds of {STEPS} steps.
 Batch 8 x 128; everything else as the baseline declared it when this was run, which was before its tuning.
 """)
