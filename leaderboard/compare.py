@@ -42,12 +42,11 @@ def difference(known: Store, a: Row, b: Row, folder: Path = RECORDS) -> dict[str
 
 def submission_of(record: Row, folder: Path = RECORDS) -> Submission | None:
     """The submission kept with an own record, or None. Raises UserError where it cannot be read."""
-    place = folder / (record["reference"] or "") / "submission"
-    if record["reference"] is None or not place.is_dir():
+    if record["reference"] is None or not (folder / record["reference"] / "submission").is_dir():
         return None
-    from harness.submission import load_submission
+    from harness.evidence.records import submission_of_record
 
-    return load_submission(place)
+    return submission_of_record(folder / record["reference"])
 
 
 def source_diff(a: Submission | None, b: Submission | None) -> list[str]:

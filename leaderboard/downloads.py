@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from feedgen.feed import FeedGenerator
 
-from leaderboard import columns, frames, store
+from leaderboard import columns
+from leaderboard.export import dumped
 from leaderboard.store import Row, Store
 
 FEED_ENTRIES = 50
@@ -21,12 +22,12 @@ DESCRIPTIONS = {
 }
 
 
-def write(out: Path, printed: Store, records: Path) -> None:
-    """Writes every file of `DESCRIPTIONS` into a folder. `printed`: the store with printable texts."""
+def write(out: Path, printed: Store, known: Mapping[str, pd.DataFrame]) -> None:
+    """Writes every file of `DESCRIPTIONS` into a folder. `printed`: the store with printable texts; `known`: frames."""
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(store.FILE, out / "leaderboard.json")
+    (out / "leaderboard.json").write_text(dumped(printed.content()))
     for name in columns.FRAMES:
-        frame = getattr(frames, name)(records)
+        frame = known[name]
         frame.to_parquet(out / f"{name}.parquet", index=False)
         _flat(name, frame).to_csv(out / f"{name}.csv", index=False)
     (out / "feed.atom").write_bytes(feed(printed))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def main() -> None:
 
 
 def generated(records: Path = RECORDS) -> dict[Path, str]:
-    """Every generated file and what it has to hold."""
-    content = contents(records)
+    """Every generated file and what it has to hold. Raises UserError for a record that cannot be read."""
+    content = contents(frames.every(records))
     board = store.from_content(content)
     readme = ROOT / "README.md"
     return {
@@ -47,12 +48,11 @@ def generated(records: Path = RECORDS) -> dict[Path, str]:
     }
 
 
-def contents(records: Path = RECORDS) -> dict[str, Any]:
-    """What leaderboard.json holds."""
-    record_rows = _rows(frames.records(records))
-    method_rows = _rows(frames.methods(records))
+def contents(known: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """What leaderboard.json holds, from the frames (`frames.every`)."""
+    record_rows, method_rows = _rows(known["records"]), _rows(known["methods"])
     _add_methods(record_rows, method_rows)
-    _add_runs(record_rows, frames.runs(records), frames.curves(records))
+    _add_runs(record_rows, known["runs"], known["curves"])
     extra = ["methods_added", "methods_dropped", "run_list", "curve", "pair_ratios"]
     return {
         "schema": store.SCHEMA,
@@ -65,8 +65,8 @@ def contents(records: Path = RECORDS) -> dict[str, Any]:
         },
         "records": record_rows,
         "methods": method_rows,
-        "verifications": _rows(frames.verifications(records)),
-        "attempts": _rows(frames.attempts(records)),
+        "verifications": _rows(known["verifications"]),
+        "attempts": _rows(known["attempts"]),
     }
 
 
@@ -205,7 +205,7 @@ def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.Data
         found = by_record.get(record["record"])
         if found is None:
             continue
-        listed = found[["run", "loss", "seconds", "counted"]].itertuples(index=False)
+        listed = found[list(store.RUN_FIELDS)].itertuples(index=False)
         record["run_list"] = [[_plain(value) for value in run] for run in listed]
         if found.pair.notna().any():
             record["pair_ratios"] = _pair_ratios(found)
@@ -222,7 +222,7 @@ def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.Data
 
 def _pair_ratios(runs: pd.DataFrame) -> list[Any]:
     """Seconds of the reference over those of the candidate, of every pair that has both."""
-    seconds = runs[runs.complete].pivot_table(index="pair", columns="arm", values="seconds")
+    seconds = runs[runs.complete & runs.pair.notna()].pivot_table(index="pair", columns="arm", values="seconds")
     if not {"candidate", "reference"} <= set(seconds.columns):
         return []
     return [_plain(ratio) for ratio in (seconds.reference / seconds.candidate).dropna()]

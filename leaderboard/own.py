@@ -1,218 +1,271 @@
-"""The one place that reads records/<task>/<class>/: own records, runs, verifications and attempts to frame rows.
+"""Own records, runs, verifications and attempts as rows of the frames.
 
-A record's folder is NNN-slug/ with record.json, the submission, and the attempt it rests on: plan.json, runs.jsonl (a
-run a line) and verdict.json; verifications/*/verification.json lie in it. attempts/<id>/ has plan.json, and
-verdict.json once it is decided. A folder without records gives no rows. What cannot be read raises UserError with the
-file's name: a board with a hole would mislead.
+Everything in records/<task>/<class>/ is read by the readers of `harness.evidence`, which check every field and the
+chain of every run. A folder without records gives no rows. What cannot be read raises UserError with the file's name:
+a board with a hole would mislead.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.core.files import parse_json, read_file
 from harness.errors import UserError
-from harness.statistics import RatioEstimate, Slope, chain_product
+from harness.evidence.arms import Where
+from harness.evidence.course import JUDGED, Ending, RunLine
+from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read_campaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, DecidedCampaign
+from harness.evidence.records import (
+    ATTEMPTS,
+    SUBMISSION,
+    VERIFICATIONS,
+    Record,
+    history,
+    load_record,
+    submission_of_record,
+)
+from harness.evidence.verdict import CampaignVerdict, read_verdict
+from harness.evidence.verifications import VERIFICATION, Verification, read_verification
+from harness.statistics import Interval, RatioEstimate, chain_product
+from leaderboard.lines import changed_lines, lines_of_code
 
 Row = dict[str, Any]
-MAX_BYTES = 8 << 20
-REMEDY = "restore the file as it was filed: git checkout"
-CANDIDATE = "candidate"
-JUDGED = "JUDGED"
 LEVEL = 0.99  # of the intervals of a chain, one-sided, as in its races
+NOT_DECIDED = "not decided yet"
 
 
-def records(folder: Path) -> list[Row]:
-    """Every record, board by board; its speed-up is the product of the races of its chain."""
-    rows: list[Row] = []
-    for path in _record_files(folder):
-        record, name = _object(path), _name(path.parent, folder)
-        with _named(path):
-            rows.append(_record(record, path.parent, name, path.parent.relative_to(folder), rows))
-    return rows
+@dataclass(frozen=True)
+class OwnRecord:
+    """A record's folder, read. `place`: task/class/NNN-slug; `code`: its lines of code, file by file."""
+
+    place: str
+    record: Record
+    campaign: Campaign[DecidedCampaign]
+    verdict: CampaignVerdict
+    verifications: list[Verification]
+    code: dict[str, list[str]]
+
+    @property
+    def name(self) -> str:
+        return short_name(self.place)
+
+    @property
+    def board(self) -> str:
+        return self.place.rpartition("/")[0]
+
+    @property
+    def number(self) -> int:
+        return int(self.name.rpartition("/")[2])
 
 
-def runs(folder: Path) -> list[Row]:
-    """Every run of the races that the records rest on, those of the parent too."""
-    found = []
-    for path in _record_files(folder):
-        name, record = _name(path.parent, folder), _object(path)
-        with _named(path.parent / "runs.jsonl"):
-            found += [_run(line, record, name, path.parent) for line in _lines(path.parent)]
-    return found
+@dataclass(frozen=True)
+class Attempt:
+    """A submission's campaign against the record that reigned; `verdict` is None until it is decided."""
+
+    board: str
+    campaign: Campaign[DecidedCampaign]
+    verdict: CampaignVerdict | None
 
 
-def curves(folder: Path) -> list[Row]:
-    """None: a run of ours is judged once, at its end."""
-    return []
+@dataclass(frozen=True)
+class History:
+    """All records and attempts of a folder, board by board, oldest first."""
+
+    records: list[OwnRecord]
+    attempts: list[Attempt]
 
 
-def methods(folder: Path) -> list[Row]:
-    """Lifelines out of the methods that the records added and dropped."""
-    standing: dict[tuple[str, str], Row] = {}
-    ended: list[Row] = []
-    for path in _record_files(folder):
-        board, _, number = _name(path.parent, folder).rpartition("/")
-        record = _object(path)
-        with _named(path):
-            for name in record["methods_dropped"]:
-                if line := standing.pop((board, name), None):
-                    ended.append(line | {"dropped": int(number), "dropped_on": record["filed"]})
-            for name in record["methods_added"]:
-                declared = record["methods"][name]
-                standing[board, name] = {
-                    "history": board, "method": name, "name": declared["summary"], "kind": declared["kind"],
-                    "introduced": int(number), "introduced_on": record["filed"], "replaces": [],
-                    "evidence": declared["source"], "uncertain": False,
-                }  # fmt: skip
-    return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
+def read(folder: Path, as_of: str | None = None) -> History:
+    """Reads records/, as it was at the end of a day where one is given. Raises UserError with file and field."""
+    boards = sorted(path for path in folder.glob("*/*") if path.is_dir())
+    places = [Where(path.parent.name, path.name, folder) for path in boards]
+    records = [_read_record(path, as_of) for where in places for path in history(where)]
+    attempts = [_read_attempt(plan.parent) for path in boards for plan in sorted(path.glob(f"{ATTEMPTS}/*/{PLAN}"))]
+    return History(
+        [one for one in records if as_of is None or one.record.filed <= as_of],
+        [_known_by(one, as_of) for one in attempts if as_of is None or one.campaign.plan.started[:10] <= as_of],
+    )
 
 
-def verifications(folder: Path) -> list[Row]:
-    """Every finished verification of every record."""
-    found = []
-    for path in _record_files(folder):
-        for file in sorted(path.parent.glob("verifications/*/verification.json")):
-            table = _object(file)
-            with _named(file):
-                found.append(
-                    {"record": _name(path.parent, folder), "date": table["date"][:10], "machine": table["machine"],
-                     "verdict": table["verdict"], "agrees": table["agrees"], **_ratio(table["found"])}
-                )  # fmt: skip
-    return found
-
-
-def attempts(folder: Path) -> list[Row]:
-    """Every attempt that was planned; one without a verdict is not decided yet."""
-    found = []
-    for path in sorted(folder.glob("*/*/attempts/*/plan.json")):
-        board = "/".join(path.relative_to(folder).parts[:2])
-        plan, decided = _object(path), path.with_name("verdict.json")
-        verdict = _object(decided) if decided.exists() else None
-        with _named(path):
-            reference = plan["arms"].get("reference")
-            row = {
-                "attempt": f"{board}/attempts/{path.parent.name}", "board": board, "date": plan["started"][:10],
-                "title": plan["arms"][CANDIDATE]["title"], "reference": reference["word"] if reference else None,
-            }  # fmt: skip
-            if verdict is None:
-                found.append(row | {"verdict": "not decided yet"})
-                continue
-        with _named(decided):
-            loss = verdict["arms"][CANDIDATE]["mean_loss"]
-            made = {"verdict": verdict["verdict"], "reason": verdict["reason"], "pairs": verdict["pairs"]}
-            found.append(row | made | {"loss_mean": loss} | _ratio(verdict["equal_loss"]))
-    return found
-
-
-def _record(record: Row, folder: Path, name: str, place: Path, before: list[Row]) -> Row:
-    board, _, number = name.rpartition("/")
-    counted = [line for line in _lines(folder) if _counts(line)]
-    seconds = [line["seconds"] for line in counted]
-    agreeing = sum(_object(file)["agrees"] for file in folder.glob("verifications/*/verification.json"))
-    estimates = [*_estimates(board, before), *([record["estimate"]] if record["estimate"] else [])]
-    return {
-        "record": name, "board": board, "number": int(number), "kind": "record", "date": record["filed"],
-        "title": record["title"], "authors": record["authors"], "score": record["seconds"], "score_unit": "seconds",
-        "parent": _short(record["parent"]), "target": record["target"], "runs": record["runs"],
-        "loss_mean": record["val_loss"], "loss_std": record["loss_spread"], "p_value": record["p_target"],
-        "holdout_gap": record["holdout_gap"],
-        "time_mean": record["seconds"], "time_std": statistics.stdev(seconds) if len(seconds) > 1 else None,
-        "tokens": record["tokens"], "machine": record["machine"], "source": record["submission"],
-        "trust": ", ".join(sorted({line["trust"] for line in counted})), "verified": agreeing, "reference": str(place),
-        "estimates": estimates, **_ratio(record["ratio"]), **_speedup(estimates, record["slope"]),
-        **_factors(_object(folder / "verdict.json")),
-    }  # fmt: skip
-
-
-def _estimates(board: str, before: list[Row]) -> list[Row]:
-    """The races along the chain up to the record before."""
-    return before[-1]["estimates"] if before and before[-1]["board"] == board else []
-
-
-def _speedup(estimates: list[Row], slope: Row) -> Row:
-    """The product of the chain's races with its limits; 1 for the first record."""
-    if not estimates:
-        return {"speedup": 1.0}
-    product = chain_product([RatioEstimate(**race) for race in estimates]).interval(Slope(**slope), LEVEL)
-    return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
-
-
-def _run(line: Row, record: Row, name: str, place: Path) -> Row:
-    source = record["submission"] if line["arm"] == CANDIDATE else None
-    return {
-        "record": name, "board": name.rpartition("/")[0], "run": line["run_id"], "arm": line["arm"],
-        "pair": line["block"],
-        "counted": _counts(line), "loss": line["val_loss"], "seconds": line["seconds"],
-        "complete": line["status"] == JUDGED, "machine": record["machine"],
-        "source": source, "folder": place.name, "file": "runs.jsonl",
-    }  # fmt: skip
-
-
-def _counts(line: Row) -> bool:
-    return bool(line["arm"] == CANDIDATE and line["status"] == JUDGED)
-
-
-def _lines(record: Path) -> list[Row]:
-    """runs.jsonl, without runs whose pair was repeated."""
-    path = record / "runs.jsonl"
-    lines = [_parsed(text, path) for text in read_file(path, MAX_BYTES, REMEDY, follow_link=False).splitlines()]
-    with _named(path):
-        last = {line["block"]: line["attempt"] for line in lines}
-        return [line for line in lines if line["attempt"] == last[line["block"]]]
-
-
-def _factors(verdict: Row) -> Row:
-    """The ratio's split: tokens to the target times tokens per second."""
-    return {f"ratio_{name}": verdict[name]["ratio"] if verdict[name] else None for name in ("tokens", "speed")}
-
-
-def _ratio(interval: Row | None) -> Row:
-    if interval is None:
-        return {}
-    return {"ratio": interval["ratio"], "ratio_low": interval["low"], "ratio_high": interval["high"]}
-
-
-def _short(record_id: str | None) -> str | None:
+def short_name(record_id: str) -> str:
     """task/class/NNN out of task/class/NNN-slug."""
-    if record_id is None:
-        return None
     board, _, place = record_id.rpartition("/")
     return f"{board}/{place[:3]}"
 
 
-def _record_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*/*/[0-9][0-9][0-9]-*/record.json"))
+def records(known: History) -> list[Row]:
+    """Every record, board by board; its speed-up is the product of the races of its chain."""
+    rows: list[Row] = []
+    chain: list[RatioEstimate] = []
+    before: OwnRecord | None = None
+    for one in known.records:
+        if before is None or before.board != one.board:
+            before, chain = None, []
+        if one.record.estimate is not None:
+            chain = [*chain, one.record.estimate]
+        rows.append({**_record(one), **_speedup(chain, one.record), **_lines(one, before)})
+        before = one
+    return rows
 
 
-def _name(record: Path, folder: Path) -> str:
-    return str(_short(record.relative_to(folder).as_posix()))
+def runs(known: History) -> list[Row]:
+    """Every run of the campaigns that the records rest on: those of the parent, failed and repeated ones too."""
+    return [_run(line, block, one) for one in known.records for line, block in _lines_with_blocks(one.campaign)]
 
 
-def _object(path: Path) -> Row:
-    return _parsed(read_file(path, MAX_BYTES, REMEDY, follow_link=False), path)
+def methods(known: History) -> list[Row]:
+    """Lifelines out of the methods that the records added and dropped."""
+    standing: dict[tuple[str, str], Row] = {}
+    ended: list[Row] = []
+    for one in known.records:
+        event = {"number": one.number, "filed": one.record.filed}
+        for name in one.record.methods_dropped:
+            if line := standing.pop((one.board, name), None):
+                ended.append(line | {"dropped": event["number"], "dropped_on": event["filed"]})
+        for name in one.record.methods_added:
+            declared = one.record.methods[name]
+            standing[one.board, name] = {
+                "history": one.board, "method": name, "name": declared.summary, "kind": declared.kind,
+                "introduced": event["number"], "introduced_on": event["filed"], "replaces": [],
+                "evidence": declared.source, "uncertain": False,
+            }  # fmt: skip
+    return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
 
 
-def _parsed(content: bytes, path: Path) -> Row:
-    try:
-        value = parse_json(content)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", REMEDY) from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object", REMEDY)
-    return value
+def verifications(known: History) -> list[Row]:
+    """Every finished verification of every record."""
+    return [
+        {
+            "record": one.name, "date": check.date, "machine": check.machine, "same_machine": check.same_machine,
+            "against": short_name(check.against) if check.against else None,
+            "verdict": str(check.verdict), "agrees": check.agrees, "confirms": check.confirms, "p_agrees": check.p,
+            "pairs": check.pairs, "filed_ratio": check.filed.ratio if check.filed else None, **_ratio(check.found),
+        }
+        for one in known.records
+        for check in one.verifications
+    ]  # fmt: skip
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What is missing or of a wrong kind in a file becomes a UserError with its name."""
-    try:
-        yield
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}: missing", REMEDY) from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: {error}", REMEDY) from None
+def attempts(known: History) -> list[Row]:
+    """Every attempt that was planned; one without a verdict is not decided yet."""
+    filed = {(one.board, one.record.attempt): one.name for one in known.records}
+    rows = []
+    for one in known.attempts:
+        plan = one.campaign.plan
+        reference = plan.arms.get(REFERENCE)
+        row = {
+            "attempt": f"{one.board}/{ATTEMPTS}/{plan.id}", "board": one.board, "date": plan.started[:10],
+            "title": plan.arms[CANDIDATE].title, "reference": short_name(reference.word) if reference else None,
+            "record": filed.get((one.board, plan.id)),
+        }  # fmt: skip
+        rows.append(row | (_decided(one.verdict) if one.verdict else {"verdict": NOT_DECIDED}))
+    return rows
+
+
+def _decided(verdict: CampaignVerdict) -> Row:
+    figures = verdict.arms[CANDIDATE]
+    return {
+        "verdict": str(verdict.verdict), "reason": verdict.reason, "pairs": verdict.pairs, "failed": figures.failed,
+        "loss_mean": figures.mean_loss, "seconds": figures.mean_seconds, **_ratio(verdict.equal_loss),
+    }  # fmt: skip
+
+
+def _read_record(folder: Path, as_of: str | None) -> OwnRecord:
+    record, campaign = load_record(folder), _decided_campaign(folder)
+    checks = [read_verification(path.parent) for path in sorted(folder.glob(f"{VERIFICATIONS}/*/{VERIFICATION}"))]
+    return OwnRecord(
+        place="/".join(folder.parts[-3:]), record=record, campaign=campaign, verdict=read_verdict(campaign),
+        verifications=[check for check in checks if as_of is None or check.date <= as_of],
+        code=lines_of_code(submission_of_record(folder)) if (folder / SUBMISSION).is_dir() else {},
+    )  # fmt: skip
+
+
+def _read_attempt(folder: Path) -> Attempt:
+    campaign = _decided_campaign(folder)
+    verdict = read_verdict(campaign) if (folder / VERDICT).exists() else None
+    return Attempt("/".join(folder.parts[-4:-2]), campaign, verdict)
+
+
+def _known_by(attempt: Attempt, as_of: str | None) -> Attempt:
+    """The attempt without a verdict where its last run began after the day."""
+    last = max((line.started or "" for line in attempt.campaign.lines), default="")
+    return Attempt(attempt.board, attempt.campaign, None) if as_of and last[:10] > as_of else attempt
+
+
+def _decided_campaign(folder: Path) -> Campaign[DecidedCampaign]:
+    campaign = read_campaign(folder)
+    if not isinstance(campaign.plan, DecidedCampaign):
+        raise UserError(f"{folder / PLAN}: kind: a {campaign.plan.kind} is no attempt", RESTORE)
+    return campaign
+
+
+def _record(one: OwnRecord) -> Row:
+    record, verdict = one.record, one.verdict
+    seconds = [line.seconds for line in _counted(one.campaign) if line.seconds is not None]
+    return {
+        "record": one.name, "board": one.board, "number": one.number, "kind": "record", "date": record.filed,
+        "title": record.title, "authors": record.authors, "score": record.seconds, "score_unit": "seconds",
+        "parent": short_name(record.parent) if record.parent else None, "target": record.target, "runs": record.runs,
+        "loss_mean": record.val_loss, "loss_std": record.loss_spread, "p_value": record.p_target,
+        "holdout_gap": record.holdout_gap, "time_mean": record.seconds,
+        "time_std": statistics.stdev(seconds) if len(seconds) > 1 else None, "tokens": record.tokens,
+        "machine": record.machine, "source": record.submission, "trust": ", ".join(verdict.trust),
+        "verified": sum(check.agrees for check in one.verifications), "reference": one.place,
+        "seconds_saved": record.seconds * (record.ratio.ratio - 1) if record.ratio else None,
+        "ratio_tokens": verdict.tokens.ratio if verdict.tokens else None,
+        "ratio_speed": verdict.speed.ratio if verdict.speed else None, **_ratio(record.ratio),
+        "core": record.core_digest, "task_digest": record.task_digest, "data": record.data_digest,
+        "chain": record.chain,
+    }  # fmt: skip
+
+
+def _speedup(chain: list[RatioEstimate], record: Record) -> Row:
+    """The product of the chain's races with its limits; 1 for the first record."""
+    if not chain:
+        return {"speedup": 1.0}
+    product = chain_product(chain).interval(record.slope, LEVEL)
+    return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
+
+
+def _lines(one: OwnRecord, before: OwnRecord | None) -> Row:
+    """Lines of code, and those changed over the record before."""
+    if not one.code:
+        return {}
+    count = {"code_lines": sum(map(len, one.code.values()))}
+    if before is None or not before.code:
+        return count
+    added, removed = changed_lines(before.code, one.code)
+    return count | {"lines_added": added, "lines_removed": removed}
+
+
+def _run(line: RunLine, block: int | None, one: OwnRecord) -> Row:
+    candidate = line.arm == CANDIDATE
+    return {
+        "record": one.name, "board": one.board, "run": line.run_id, "arm": line.arm, "pair": block,
+        "counted": candidate and block is not None and line.status == JUDGED, "loss": line.val_loss,
+        "seconds": line.seconds, "tokens": line.tokens, "status": line.status, "complete": line.status == JUDGED,
+        "machine": one.record.machine, "source": one.campaign.plan.arms[line.arm].digest,
+        "folder": one.place.rpartition("/")[2], "file": RUNS,
+    }  # fmt: skip
+
+
+def _lines_with_blocks(campaign: Campaign[DecidedCampaign]) -> Iterable[tuple[RunLine, int | None]]:
+    """Every line, with the block in which it counts; None where the run, or its whole block, was done again."""
+    blocks = campaign.course.blocks
+    for line in campaign.lines:
+        counts = line.block < len(blocks) and blocks[line.block].attempts == line.attempt
+        yield line, line.block if counts and line.ending is not Ending.REPEAT else None
+
+
+def _counted(campaign: Campaign[DecidedCampaign]) -> list[RunLine]:
+    lines = [block.runs[CANDIDATE] for block in campaign.course.blocks]
+    return [line for line in lines if line.status == JUDGED]
+
+
+def _ratio(interval: Interval | None) -> Row:
+    if interval is None:
+        return {}
+    return {"ratio": interval.ratio, "ratio_low": interval.low, "ratio_high": interval.high}

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
@@ -41,8 +42,11 @@ class BoardPage:
     lifelines: list[Lifeline]
 
 
-def build(out: Path, store: Store, records: Path) -> int:
-    """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot."""
+def build(out: Path, store: Store, frames: Mapping[str, pd.DataFrame], records: Path, as_of: str | None = None) -> int:
+    """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot.
+
+    store, frames: what is shown and what can be downloaded, both as of the same day; records: where the records lie.
+    """
     store = printable(store)
     pages = [_board_page(store, board) for board in store.boards.values()]
     environment = _environment()
@@ -51,12 +55,13 @@ def build(out: Path, store: Store, records: Path) -> int:
         path = out / place
         path.parent.mkdir(parents=True, exist_ok=True)
         root = "../" * place.count("/")
-        path.write_text(environment.get_template(template).render(root=root, boards=pages, place=place, **context))
+        made = environment.get_template(template).render(root=root, boards=pages, place=place, as_of=as_of, **context)
+        path.write_text(made)
         count += 1
     for name in ASSETS:
         (out / "assets").mkdir(exist_ok=True)
         shutil.copyfile(HERE / "static" / name, out / "assets" / name)
-    downloads.write(out / "data", store, records)
+    downloads.write(out / "data", store, frames)
     (out / "data" / "compare.js").write_text(_compare_script(store, pages))
     return count
 

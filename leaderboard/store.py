@@ -1,15 +1,15 @@
 """leaderboard.json: what every reading verb reads, with the standard library alone.
 
 `leaderboard.export` writes it out of the frames. Rows have the frames' columns (`leaderboard.columns`) without what is
-missing, dates as ISO 8601 days; a record also has `run_list` (name, loss, seconds, counted), `curve` (step, loss,
-seconds, tokens) of its median run, `pair_ratios` of its race, and the names of the methods it added and dropped.
+missing, dates as ISO 8601 days; a record also has `run_list` (`RUN_FIELDS` of every run), `curve` (`POINT_FIELDS`) of
+its median run, `pair_ratios` of its race, and the names of the methods it added and dropped.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ FILE = Path(__file__).parent / "leaderboard.json"
 SCHEMA = 1
 MAX_BYTES = 256 << 20
 KINDS = ("records", "methods", "verifications", "attempts")
-RUN_FIELDS = ("run", "loss", "seconds", "counted")  # of an entry in a record's run_list
+RUN_FIELDS = ("run", "loss", "seconds", "counted", "arm", "status")  # of an entry in a record's run_list
 POINT_FIELDS = ("step", "loss", "seconds", "tokens")  # of an entry in its curve
 REMEDY = "write it anew: speedrun board export"
 
@@ -108,6 +108,14 @@ class Store:
             if method["introduced"] <= number and (method["dropped"] is None or number < method["dropped"])
         ]
 
+    def content(self) -> dict[str, Any]:
+        """What the file holds: the inverse of `from_content`."""
+        boards = {
+            name: {key: value for key, value in asdict(b).items() if key != "name"} for name, b in self.boards.items()
+        }
+        rows = {kind: [_known(row) for row in getattr(self, kind)] for kind in KINDS}
+        return {"schema": SCHEMA, "boards": boards, "columns": self.columns, **rows}
+
     def record(self, name: str) -> Row:
         """A record by its name: `gcide/cpu-1thread/3`, `nanogpt/1/041`, `nanogpt/41` (track 1). Raises UserError."""
         board, number = parse_record(name)
@@ -115,6 +123,10 @@ class Store:
         if not found:
             raise UserError(f"{name}: no such record", "see speedrun board for the numbers, or name its board in full")
         return found[0]
+
+
+def _known(row: Row) -> Row:
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def parse_record(name: str) -> tuple[str, str]:

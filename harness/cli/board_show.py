@@ -132,7 +132,7 @@ def _print_runs(record: dict[str, Any]) -> None:
     runs = [run for run in record["run_list"] or () if run[3]]
     if not runs:
         return
-    losses = " ".join(f"{loss:.4f}" for _, loss, _, _ in sorted(runs, key=lambda run: run[1] or 0) if loss is not None)
+    losses = " ".join(f"{loss:.4f}" for loss in sorted(run[1] for run in runs if run[1] is not None))
     output.paragraph_after(f"{'losses':{LABEL}}", losses)
 
 

@@ -7,37 +7,42 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import output
+from harness.cli import options, output
 from harness.errors import UserError
 from harness.paths import RECORDS
 
 ROOM = Path("index.html")  # what a folder of ours has: another folder that is not empty is left alone
 
 
-def build(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the site; made where it is missing.")] = Path("site"),
-) -> None:
-    """Build the static site: it works from file:// and on any host, under any path."""
-    from leaderboard import site, store
+Out = Annotated[Path, typer.Option("--out", help="Folder of the site; made where it is missing.")]
 
+
+def build(out: Out = Path("site"), as_of: options.AsOf = None) -> None:
+    """Build the static site: it works from file:// and on any host, under any path."""
+    from leaderboard import export, frames, site, store
+    from leaderboard.lifelines import parse_day
+
+    day = parse_day(as_of)
     if out.is_dir() and any(out.iterdir()) and not (out / ROOM).exists():
         raise UserError(f"{out}: not empty, and no site of ours", "name a new folder, or remove what is there")
+    known = frames.every(RECORDS, day)
     try:
-        count = site.build(out, store.load(), RECORDS)
+        count = site.build(out, store.from_content(export.contents(known)), known, RECORDS, day)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}", "choose a folder you can write to: --out") from None
     output.line(f"{count} pages in {out}: open {out / ROOM}")
 
 
 def serve(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the site, built anew.")] = Path("site"),
+    out: Out = Path("site"),
+    as_of: options.AsOf = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.")] = 8000,
 ) -> None:
     """Build the site and show it to this machine's browser until interrupted."""
     import functools
     from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-    build(out)
+    build(out, as_of)
     handler = functools.partial(SimpleHTTPRequestHandler, directory=str(out))
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 
@@ -11,13 +10,25 @@ import pandas as pd
 import pytest
 
 import leaderboard
+from harness.campaign import Request
 from harness.errors import UserError
+from harness.evidence.folder import read_campaign
+from harness.evidence.records import history, load_record
+from harness.evidence.verdict import CampaignVerdict, read_verdict
 from leaderboard import columns, export, frames, nanogpt, site, store
 from leaderboard.lifelines import lifelines
-from tests.toy_submission import MANIFEST, SCRIPT, write_submission
+from leaderboard.lines import code_lines
+from tests.evidence.board import Board
+from tests.evidence.fake import FakeRunner, Given
+from tests.evidence.test_records import edit
+from tests.toy_submission import SCRIPT
 
-ROPE = {"kind": "architecture", "summary": "Rotary embeddings.", "source": "a paper"}
-MUON = {"kind": "optimizer", "summary": "Orthogonalized momentum.", "source": "a note"}
+ROPE = """[methods.rope]
+kind = "architecture"
+summary = "Rotary embeddings."
+source = "a paper"
+
+[hparams.steps]"""
 
 
 @pytest.mark.parametrize("name", sorted(columns.FRAMES))
@@ -78,88 +89,183 @@ def test_every_replaced_method_ends_where_its_successor_begins() -> None:
             assert methods.dropped[replaced] == row.introduced, (name, replaced)
 
 
-def test_own_records_fill_the_same_frames(tmp_path: Path) -> None:
-    first = write_own_record(tmp_path, 1, 10.0, methods={"rope": ROPE}, added=["rope"])
-    write_own_record(tmp_path, 2, 8.0, parent=first, methods={"muon": MUON}, added=["muon"], dropped=["rope"])
-    records = frames.records(tmp_path).query("board == 'toy/cpu-1thread'").set_index("record")
-    assert records.score.tolist() == [10.0, 8.0]
-    assert records.parent.iloc[1] == "toy/cpu-1thread/001"
+def load_verdict(folder: Path) -> CampaignVerdict:
+    return read_verdict(read_campaign(folder))
+
+
+def own_rows(frame: pd.DataFrame, column: str = "board") -> pd.DataFrame:
+    return frame[frame[column] == "toy/cpu-1thread"]
+
+
+def test_own_records_fill_the_same_frames(chain: Board) -> None:
+    chain.submit(chain.submission("rope", 0.6, **{"[hparams.steps]": ROPE}))
+    first, second, third = history(chain.where)
+    found = frames.every(chain.where.records)
+    records = own_rows(found["records"]).set_index("record")
+    assert records.score.tolist() == [load_record(folder).seconds for folder in (first, second, third)]
+    assert records.parent.iloc[1] == "toy/cpu-1thread/001" and records.date.notna().all()
+    assert records.ratio.iloc[1] == pytest.approx(1.25, abs=0.02)
+    assert records.ratio_speed.iloc[1] == pytest.approx(1.25, abs=0.02)
+    assert records.seconds_saved.iloc[1] == pytest.approx(2, abs=0.2)
+    assert set(records.trust) == {"isolated"} and records.chain.notna().all()
     assert records.speedup.iloc[0] == 1
-    assert records.speedup.iloc[1] == pytest.approx(1.25)
-    assert records.speedup_low.iloc[1] < 1.25 < records.speedup_high.iloc[1]
-    assert set(records.trust) == {"isolated"}
-    runs = frames.runs(tmp_path).query("board == 'toy/cpu-1thread'")
-    assert runs.groupby(["record", "arm"]).counted.sum().to_dict() == {
-        ("toy/cpu-1thread/001", "candidate"): 2,
-        ("toy/cpu-1thread/002", "candidate"): 2,
-        ("toy/cpu-1thread/002", "reference"): 0,
-    }
-    methods = frames.methods(tmp_path).query("history == 'toy/cpu-1thread'").set_index("method")
-    assert methods.introduced.to_dict() == {"rope": 1, "muon": 2}
-    assert methods.dropped.fillna(0).to_dict() == {"rope": 2, "muon": 0}
+    assert records.speedup.iloc[2] == pytest.approx(records.ratio.iloc[1] * records.ratio.iloc[2])
+    assert (records.speedup_low < records.speedup)[1:].all() and (records.speedup < records.speedup_high)[1:].all()
+    for name, column in (("records", "board"), ("runs", "board"), ("methods", "history")):
+        alone = getattr(frames, name)(chain.where.records)
+        pd.testing.assert_frame_equal(own_rows(alone, column), own_rows(found[name], column))
+    methods = own_rows(found["methods"], "history").set_index("method")
+    assert methods.introduced.to_dict() == {"momentum": 1, "rope": 3}
+    assert methods.dropped.isna().all()
 
 
-def test_the_speedup_is_the_product_of_the_chain(tmp_path: Path) -> None:
-    first = write_own_record(tmp_path, 1, 10.0)
-    second = write_own_record(tmp_path, 2, 8.0, parent=first)
-    write_own_record(tmp_path, 3, 5.0, parent=second)
-    speedups = frames.records(tmp_path).query("board == 'toy/cpu-1thread'").speedup
-    assert speedups.tolist() == pytest.approx([1.0, 1.25, 1.5625])  # every race says 1.25
+def test_runs_of_both_arms_are_listed_and_the_records_own_are_counted(chain: Board) -> None:
+    runs = own_rows(frames.runs(chain.where.records))
+    counted = runs.groupby(["record", "arm"]).counted.agg(["size", "sum"])
+    assert counted.loc[("toy/cpu-1thread/001", "candidate")].tolist() == [12, 12]
+    assert counted.loc[("toy/cpu-1thread/002", "reference"), "sum"] == 0
+    pairs = load_verdict(history(chain.where)[1]).pairs
+    assert counted.loc[("toy/cpu-1thread/002", "candidate")].tolist() == [pairs, pairs]
+    assert set(runs.status) == {"JUDGED"} and (runs.tokens == 1000).all()
 
 
-def test_a_repeated_pair_is_not_counted_twice(tmp_path: Path) -> None:
-    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
-    again = json.loads((place / "runs.jsonl").read_text().splitlines()[0]) | {"attempt": 2, "run_id": "again"}
-    with (place / "runs.jsonl").open("a") as file:
-        file.write(json.dumps(again) + "\n")
-    runs = frames.runs(tmp_path).query("board == 'toy/cpu-1thread'")
-    assert runs.run.tolist() == ["candidate-1", "again"]
+def test_failed_and_repeated_runs_are_listed_and_not_counted(board: Board) -> None:
+    def outcome(request: Request) -> Given:
+        number = request.facts["number"]
+        if number == 2:
+            return Given("timeout")
+        wall = 11.0 if number in (4, 5) else 10.0  # another program slowed the fifth run, and its repetition
+        return Given(None, 3.8 + 1e-4 * (number % 7), wall, 10.0)
+
+    board.runner = FakeRunner(outcome)
+    assert board.submit(board.submission("adamw", 1.0))["verdict"] == "record"
+    runs = own_rows(frames.runs(board.where.records)).reset_index(drop=True)
+    assert runs.status[2] == "timeout" and not runs.counted[2] and runs.pair[2] == 2
+    assert runs.pair[4:7].isna().tolist() == [True, True, False]
+    assert runs.counted.tolist() == [n not in (2, 4, 5) for n in range(len(runs))]
+    row = store.from_content(export.contents(frames.every(board.where.records))).record("toy/cpu-1thread/1")
+    assert row["run_list"][2][5] == "timeout"
+    assert row["runs"] == row["run_list"].__len__() - 2  # the failed one is allowed, and counts among them
 
 
-def test_attempts_and_verifications(tmp_path: Path) -> None:
-    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
-    found = {"date": "2026-01-05T10:00:00", "machine": "x", "verdict": "record", "agrees": True, "found": None}
-    (place / "verifications" / "a").mkdir(parents=True)
-    (place / "verifications" / "a" / "verification.json").write_text(json.dumps(found))
-    assert frames.records(tmp_path).verified.iloc[0] == 1
-    assert frames.verifications(tmp_path).agrees.tolist() == [True]
-    attempt = tmp_path / "toy/cpu-1thread/attempts/b"
-    attempt.mkdir(parents=True)
-    plan = {"started": "2026-01-06T10:00:00", "arms": {"candidate": {"title": "slow"}}}
-    (attempt / "plan.json").write_text(json.dumps(plan))
-    assert frames.attempts(tmp_path).verdict.tolist() == ["not decided yet"]
-    interval = {"ratio": 0.8, "low": 0.7, "high": 0.9}
-    verdict = {
-        "verdict": "slower",
-        "reason": "",
-        "pairs": 4,
-        "equal_loss": interval,
-        "arms": {"candidate": {"mean_loss": 3.4}},
-    }
-    (attempt / "verdict.json").write_text(json.dumps(verdict))
-    assert frames.attempts(tmp_path)[["verdict", "ratio", "pairs"]].to_numpy().tolist() == [["slower", 0.8, 4]]
+def test_what_a_method_is_worth_comes_from_the_record_that_added_only_it(chain: Board) -> None:
+    chain.submit(chain.submission("rope", 0.6, **{"[hparams.steps]": ROPE}))
+    both = ROPE.replace("rope", "smear").replace("[hparams.steps]", "") + ROPE.replace("rope", "swish")
+    chain.submit(chain.submission("two", 0.5, **{"[hparams.steps]": both}))
+    found = frames.every(chain.where.records)
+    methods = own_rows(found["methods"], "history").set_index("method")
+    third = found["records"].set_index("record").loc["toy/cpu-1thread/003"]
+    rope = methods.loc["rope"]
+    assert (rope.effect, rope.effect_low, rope.effect_high) == (third.ratio, third.ratio_low, third.ratio_high)
+    assert rope.effect_by == "race" and rope.seconds_saved == third.seconds_saved
+    assert methods.effect.isna().to_dict() == {"momentum": True, "rope": False, "smear": True, "swish": True}
+    assert methods.dropped.to_dict()["rope"] == 4
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"filed": 1}'])
-def test_a_record_that_cannot_be_read_is_an_error_with_its_name(tmp_path: Path, content: str) -> None:
-    place = tmp_path / write_own_record(tmp_path, 1, 10.0)
-    (place / "record.json").write_text(content)
-    with pytest.raises(UserError, match=r"001-a/record\.json"):
-        frames.records(tmp_path)
+def test_what_an_imported_method_is_worth_is_as_stated() -> None:
+    methods = leaderboard.methods().set_index("method")
+    normuon = methods.loc["normuon"]  # record 41 swapped muon for it and nothing else: 0.78 s of 141.8
+    assert normuon.effect_by == "stated" and pd.isna(normuon.effect_low)
+    record = leaderboard.records().set_index("record").loc["nanogpt/1/041"]
+    assert normuon.effect == pytest.approx(1 + record.seconds_saved / record.score)
+    assert normuon.lines == record.lines_added - record.lines_removed
+    assert pd.isna(methods.loc["muon"].effect)  # record 3 brought more than it
 
 
-def test_an_own_record_has_its_page_with_its_difference_to_its_parent(tmp_path: Path) -> None:
-    records = tmp_path / "records"
-    first = write_own_record(records, 1, 10.0)
-    second = write_own_record(records, 2, 8.0, parent=first)
-    for place, rate in ((first, "0.1"), (second, "0.2")):
-        write_submission(records / place / "submission", SCRIPT + f"# {rate}\n", MANIFEST.replace('"toy"', '"gcide"'))
-    site.build(tmp_path / "site", store.from_content(export.contents(records)), records)
-    page = (tmp_path / "site/toy-cpu-1thread/002.html").read_text()
-    assert re.search("1.250. as fast at equal loss", page)
-    assert re.search("1.000. by fewer tokens to the target times 1.250. by more tokens per second", page)
-    assert "in 2 pairs" in page
-    assert "speedrun verify toy/cpu-1thread/002" in page
+def test_lines_of_code_and_what_changed_in_them(chain: Board) -> None:
+    script = SCRIPT.replace("momentum = 0.5 if", '"""Said."""  # why\n\n    momentum = 0.9 if')
+    chain.submit(chain.submission("third", 0.6, script=script))
+    records = own_rows(frames.records(chain.where.records))
+    assert records.code_lines.tolist() == [records.code_lines.iloc[0]] * 2 + [records.code_lines.iloc[0] + 1]
+    assert records.lines_added.tolist()[1:] == [0, 2] and records.lines_removed.tolist()[1:] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", []),
+        ("# a comment\n\nx = 1  # more\n", ["x = 1  # more"]),
+        ('"""Module."""\ndef f():\n    """Of f,\n    two lines."""\n    return """a\nb"""\n',
+         ["def f():", 'return """a', 'b"""']),
+        ("f(\n    1,\n\n    2,\n)\n", ["f(", "1,", "2,", ")"]),
+        ("def broken(:\n\n  x\n", ["def broken(:", "x"]),
+    ],
+)  # fmt: skip
+def test_a_line_of_code_is_one_with_code_on_it(text: str, found: list[str]) -> None:
+    assert code_lines(text) == found
+
+
+def test_attempts_and_verifications(chain: Board) -> None:
+    assert chain.submit(chain.submission("slow", 1.2))["verdict"] == "slower"
+    done = chain.invoke("verify", "toy/cpu-1thread/002", "--json")
+    assert done.exit_code == 0
+    found = frames.every(chain.where.records)
+    attempts = found["attempts"]
+    assert attempts.verdict.tolist().count("record") == 2
+    assert attempts[attempts.verdict == "record"].record.tolist() == ["toy/cpu-1thread/001", "toy/cpu-1thread/002"]
+    slow = attempts[attempts.verdict == "slower"].iloc[0]
+    assert slow.reference == "toy/cpu-1thread/002" and slow.ratio_high < 1 and slow.failed == 0
+    (check,) = found["verifications"].itertuples()
+    assert check.record == "toy/cpu-1thread/002" and check.against == "toy/cpu-1thread/001"
+    assert check.agrees and check.confirms and check.filed_ratio == pytest.approx(check.ratio, abs=0.02)
+    assert own_rows(found["records"]).verified.tolist() == [0, 1]
+
+
+def test_an_attempt_under_way_is_not_decided_yet(chain: Board) -> None:
+    folder = Path(chain.submit(chain.submission("slow", 1.2))["folder"])
+    (folder / "verdict.json").unlink()
+    attempts = frames.attempts(chain.where.records)
+    assert "not decided yet" in attempts.verdict.tolist()
+
+
+def test_own_history_as_it_was_before(chain: Board) -> None:
+    edit(history(chain.where)[0] / "record.json", lambda table: table.update(filed="2026-01-01"))
+    edit(history(chain.where)[1] / "record.json", lambda table: table.update(filed="2026-01-03"))
+    found = frames.every(chain.where.records, "2026-01-02")
+    assert own_rows(found["records"]).number.tolist() == [1]
+    assert set(own_rows(found["runs"]).record) == {"toy/cpu-1thread/001"}
+    assert found["attempts"].empty  # both were begun today
+
+
+def test_the_imported_history_as_it_was_before() -> None:
+    found = frames.every(Path("nothing"), "2025-10-23")
+    records = found["records"]
+    assert records[records.board == "nanogpt/1"].number.max() == 40
+    muon = found["methods"].set_index("method").loc["muon"]
+    assert pd.isna(muon.dropped) and pd.isna(muon.dropped_on)
+    assert "normuon" not in set(found["methods"].method)
+    assert set(found["runs"].record) <= set(records.record)
+    for name, frame in found.items():
+        assert list(frame.columns) == list(columns.FRAMES[name])
+        assert {c: str(frame[c].dtype) for c in frame} == {c: d.dtype for c, d in columns.FRAMES[name].items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("record.json", "{"),
+        ("record.json", "[]"),
+        ("record.json", "{}"),
+        ("record.json", '{"schema_version": 1, "filed": 1}'),
+        ("runs.jsonl", "{}\n"),
+        ("plan.json", "[]"),
+        ("verdict.json", "{}"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_with_its_name(chain: Board, file: str, content: str) -> None:
+    (history(chain.where)[0] / file).write_text(content)
+    with pytest.raises(UserError, match=rf"001-adamw/{file}"):
+        frames.records(chain.where.records)
+
+
+def test_an_own_record_has_its_page_with_its_difference_to_its_parent(chain: Board, tmp_path: Path) -> None:
+    chain.submit(chain.submission("third", 0.6, script=SCRIPT + "# 0.2\n"))
+    known = frames.every(chain.where.records)
+    site.build(tmp_path / "site", store.from_content(export.contents(known)), known, chain.where.records)
+    page = (tmp_path / "site/toy-cpu-1thread/003.html").read_text()
+    assert re.search(r"1\.33\d. as fast at equal loss", page)
+    assert re.search(r"(0\.99|1\.00)\d. by fewer tokens to the target times 1\.3\d\d. by more tokens per second", page)
+    assert "pairs" in page and "speedrun verify toy/cpu-1thread/003" in page
     assert '<span class="gi">+# 0.2</span>' in page
     assert "no record yet" not in (tmp_path / "site/toy-cpu-1thread/index.html").read_text()
 
@@ -216,41 +322,6 @@ def method(name: str, introduced: int, dropped: int | None, replaces: list[str] 
         "introduced_on": f"2025-01-0{introduced}", "dropped": dropped,
         "dropped_on": f"2025-01-0{dropped}" if dropped else None, "replaces": replaces or [],
     }  # fmt: skip
-
-
-def write_own_record(
-    folder: Path,
-    number: int,
-    seconds: float,
-    parent: str | None = None,
-    methods: dict[str, object] | None = None,
-    added: list[str] | None = None,
-    dropped: list[str] | None = None,
-) -> str:
-    """A record as the harness files one, with two pairs of runs; answers its id."""
-    name = f"toy/cpu-1thread/{number:03d}-a"
-    (folder / name).mkdir(parents=True)
-    estimate = {"log_ratio": math.log(1.25), "loss_gain": 0.0, "standard_error": 0.01, "degrees_of_freedom": 3.0}
-    record = {
-        "filed": f"2026-01-0{number}", "title": "A toy", "authors": ["@a"], "seconds": seconds, "val_loss": 3.37,
-        "loss_spread": 0.004, "p_target": 0.001, "holdout_gap": 0.01, "target": 3.38,
-        "runs": 2, "tokens": 1000.0, "machine": "x",
-        "submission": f"{number}" * 64, "parent": parent, "methods": methods or {}, "methods_added": added or [],
-        "methods_dropped": dropped or [], "ratio": {"ratio": 1.25, "low": 1.2, "high": 1.3} if parent else None,
-        "estimate": estimate if parent else None,
-        "slope": {"nats_per_efold": 0.3, "standard_error": 0.01, "degrees_of_freedom": 5.0},
-    }  # fmt: skip
-    (folder / name / "record.json").write_text(json.dumps(record))
-    run = {"status": "JUDGED", "attempt": 1, "val_loss": 3.37, "trust": "isolated"}
-    lines = [
-        run | {"arm": arm, "block": block, "run_id": f"{arm}-{block}", "seconds": seconds + 0.1 * block}
-        for block in range(2)
-        for arm in ("candidate", *(["reference"] if parent else []))
-    ]
-    factors = {"tokens": {"ratio": 1.0}, "speed": {"ratio": 1.25}} if parent else {"tokens": None, "speed": None}
-    (folder / name / "verdict.json").write_text(json.dumps(factors))
-    (folder / name / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return name
 
 
 def test_missing_values_are_missing() -> None:

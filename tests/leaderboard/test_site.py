@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from harness.errors import UserError
-from leaderboard import charts, columns, site, store
+from leaderboard import charts, columns, frames, site, store
 from leaderboard.store import Board, Row, Store
 from tests.cli.test_run import speedrun
 
@@ -72,7 +72,7 @@ def toy_record(number: int, text: str = "A toy") -> Row:
         "target": 3.38, "runs": 4, "loss_mean": 3.37, "loss_std": 0.004, "p_value": 0.004, "trust": "isolated",
         "verified": 0, "reference": f"toy/cpu-1thread/{number:03d}-x", "note": text, "machine": text, "steps": 40,
         "methods_added": [f"m{number}"],
-        "run_list": [[text, 3.36 + 0.005 * n, 10.0, True] for n in range(4)],
+        "run_list": [[text, 3.36 + 0.005 * n, 10.0, True, "candidate", text] for n in range(4)],
         "curve": [[10 * n, 6.0 - n, 3.0 * n, None] for n in range(1, 5)],
     }  # fmt: skip
 
@@ -89,7 +89,8 @@ def toy_store(count: int, text: str = "A toy") -> Store:
     attempt = {**dict.fromkeys(columns.ATTEMPTS), "board": "toy/cpu-1thread", "authors": [text], "title": text}
     return Store(
         boards={"toy/cpu-1thread": Board("toy/cpu-1thread", "A toy", 3.38, True, "seconds", False, "records/")},
-        columns={}, records=[toy_record(n, text) for n in range(1, count + 1)], methods=methods,
+        columns={name: list(described) for name, described in columns.FRAMES.items()},
+        records=[toy_record(n, text) for n in range(1, count + 1)], methods=methods,
         verifications=[{**verification, "record": "toy/cpu-1thread/001"}],
         attempts=[attempt | {"attempt": "toy/cpu-1thread/attempts/1", "verdict": "slower", "ratio": 0.9}],
     )  # fmt: skip
@@ -99,7 +100,7 @@ def toy_store(count: int, text: str = "A toy") -> Store:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's own site."""
     out = tmp_path_factory.mktemp("site")
-    site.build(out, store.load(), out / "no-records")
+    site.build(out, store.load(), frames.every(out / "no-records"), out / "no-records")
     return out
 
 
@@ -107,7 +108,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of records that were written to break it."""
     out = tmp_path_factory.mktemp("hostile")
-    site.build(out, toy_store(5, HOSTILE), out / "no-records")
+    site.build(out, toy_store(5, HOSTILE), frames.every(out / "no-records"), out / "no-records")
     return out
 
 
@@ -211,7 +212,7 @@ def test_the_data_can_be_read_back(built: Path) -> None:
 
 
 def test_the_same_records_give_the_same_pages(built: Path, tmp_path: Path) -> None:
-    site.build(tmp_path, store.load(), tmp_path / "no-records")
+    site.build(tmp_path, store.load(), frames.every(tmp_path / "no-records"), tmp_path / "no-records")
     for path in (*built.rglob("*.html"), built / "data/feed.atom"):
         assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path
 
