@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from harness.bundle import write_atomically
 from harness.cli import options, output
 from harness.errors import UserError
-from harness.paths import RECORDS
+from harness.paths import RECORDS, ROOT
 
 ROOM = Path("index.html")  # what a folder of ours has: another folder that is not empty is left alone
 
@@ -59,7 +61,31 @@ def export() -> None:
     """Write leaderboard.json, the README's table, CITATION.cff and the badge anew from the records."""
     from leaderboard.export import generated
 
-    for path, text in generated().items():
-        changed = not path.exists() or path.read_text() != text
-        path.write_text(text)
+    for path, changed in _written(generated()).items():
         output.line(f"{path}: {'written' if changed else 'unchanged'}")
+
+
+def renew(records: Path) -> None:
+    """The same after records/ of this checkout has changed; another folder of records is on no board.
+
+    What goes wrong is only warned about: the campaign that was done is kept, and the command makes it good.
+    """
+    from leaderboard.export import generated
+
+    if records.resolve() != RECORDS:
+        return
+    try:
+        changed = [path for path, new in _written(generated(records)).items() if new]
+    except (UserError, OSError) as error:
+        output.warn(f"warning: the board was not renewed: {str(error).splitlines()[0]}; then: speedrun board export")
+        return
+    if changed:
+        output.note(f"board renewed, commit it too: {', '.join(str(path.relative_to(ROOT)) for path in changed)}")
+
+
+def _written(files: Mapping[Path, str]) -> dict[Path, bool]:
+    """Writes the files; says which of them changed."""
+    changed = {path: not path.exists() or path.read_text() != text for path, text in files.items()}
+    for path in (path for path, new in changed.items() if new):
+        write_atomically(path, files[path])
+    return changed

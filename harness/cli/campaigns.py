@@ -10,6 +10,7 @@ import typer
 
 from harness.campaign import run_once
 from harness.cli import output
+from harness.cli.board_site import renew
 from harness.cli.campaign_view import (
     PAIR_COLUMNS,
     CalibrationView,
@@ -57,7 +58,20 @@ def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
 def go_on(
     campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0
 ) -> CampaignVerdict | None:
-    """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C."""
+    """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C.
+
+    What is kept in records/ is on the board before its first run and again at its end.
+    """
+    if not campaign.folder.resolve().is_relative_to(where.records.resolve()):
+        return _go_on(campaign, places, where, silent, pairs)
+    renew(where.records)
+    try:
+        return _go_on(campaign, places, where, silent, pairs)
+    finally:
+        renew(where.records)
+
+
+def _go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int) -> CampaignVerdict | None:
     if isinstance(campaign.plan, DecidedCampaign):
         if not silent:
             _announce(campaign)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from harness.cli import board_site
 from harness.errors import UserError
 from harness.paths import ROOT
 from leaderboard import export, store
+from tests.evidence.board import Board
 
 
 def test_generated_files_are_current() -> None:
@@ -72,3 +76,58 @@ def test_a_record_that_was_filed_since_is_named(tmp_path) -> None:
 def test_a_readme_without_markers_is_an_error() -> None:
     with pytest.raises(UserError, match="markers"):
         export.with_table("# no table", store.load())
+
+
+@pytest.fixture
+def checkout(board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout of its own, whose records are those of `board`."""
+    root = tmp_path / "checkout"
+    (root / "docs").mkdir(parents=True)
+    shutil.copy(ROOT / "pyproject.toml", root)
+    (root / "README.md").write_text(f"# Ours\n\n{export.BEGIN}\n{export.END}\n")
+    for module in (export, board_site):
+        monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setattr(board_site, "RECORDS", board.where.records.resolve())
+    monkeypatch.setattr(store, "FILE", root / "leaderboard.json")
+    return root
+
+
+def stale(board: Board) -> list[str]:
+    files = export.generated(board.where.records)
+    return [path.name for path, text in files.items() if not path.exists() or path.read_text() != text]
+
+
+def test_submit_and_verify_renew_what_is_generated(board: Board, checkout: Path) -> None:
+    done = board.invoke("submit", board.submission("adamw", 1.0), "--task", board.toy.task.path)
+    assert done.exit_code == 0
+    assert "board renewed, commit it too" in done.stderr and "README.md" in done.stderr
+    assert stale(board) == []
+    assert "| `toy/cpu-1thread` | 1 |" in (checkout / "README.md").read_text()
+    assert board.invoke("verify", "toy/cpu-1thread/001").exit_code == 0
+    assert stale(board) == []
+    assert len(store.load(store.FILE).verifications) == 1
+
+
+def test_an_attempt_is_on_the_board_before_its_first_run(board: Board, checkout: Path) -> None:
+    seen: list[str] = []
+    runner = board.runner
+
+    def look(request: object) -> None:
+        seen.extend(row["verdict"] for row in store.load(store.FILE).attempts)
+        runner(request)
+
+    board.runner = look
+    board.submit(board.submission("adamw", 1.0))
+    assert set(seen) == {"not decided yet"}
+
+
+def test_what_cannot_be_renewed_is_a_warning(board: Board, checkout: Path) -> None:
+    (checkout / "README.md").write_text("# no markers\n")
+    done = board.invoke("submit", board.submission("adamw", 1.0), "--task", board.toy.task.path)
+    assert done.exit_code == 0
+    assert "the markers of the table of records are gone" in done.stderr and "speedrun board export" in done.stderr
+
+
+def test_records_of_another_folder_are_on_no_board(board: Board) -> None:
+    done = board.invoke("submit", board.submission("adamw", 1.0), "--task", board.toy.task.path)
+    assert done.exit_code == 0 and "board renewed" not in done.stderr
