@@ -21,14 +21,30 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
+from harness.paths import RECORDS
 from harness.text import clean
+from harness.tuning.protocol import FOLDER
 from leaderboard import columns, downloads, pictures
+from leaderboard.baseline import Baseline, baselines
 from leaderboard.compare import source_diff, submission_of
+from leaderboard.export import contents
+from leaderboard.frames import every
 from leaderboard.lifelines import Lifeline, lifelines
-from leaderboard.store import Board, Row, Store
+from leaderboard.store import Board, Row, Store, from_content
 
 HERE = Path(__file__).parent
 ASSETS = ("style.css", "board.js")
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the site shows, as of one day: the board, the frames to download, where the records lie, baselines."""
+
+    store: Store
+    frames: Mapping[str, pd.DataFrame]
+    records: Path
+    baselines: list[Baseline]
+    as_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,26 +58,33 @@ class BoardPage:
     lifelines: list[Lifeline]
 
 
-def build(out: Path, store: Store, frames: Mapping[str, pd.DataFrame], records: Path, as_of: str | None = None) -> int:
-    """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot.
+def read(records: Path = RECORDS, as_of: str | None = None) -> Content:
+    """What there is to show, from the records themselves. Raises UserError for what cannot be read."""
+    known = every(records, as_of)
+    return Content(from_content(contents(known)), known, records, baselines(), as_of)
 
-    store, frames: what is shown and what can be downloaded, both as of the same day; records: where the records lie.
-    """
-    store = printable(store)
+
+def build(out: Path, content: Content) -> int:
+    """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot."""
+    content = replace(content, store=printable(content.store))
+    store = content.store
     pages = [_board_page(store, board) for board in store.boards.values()]
     environment = _environment()
+    environment.globals |= {"boards": pages, "baselines": content.baselines, "as_of": content.as_of}
     count = 0
-    for place, template, context in _pages(store, pages, records):
+    for place, template, context in _pages(content, pages):
         path = out / place
         path.parent.mkdir(parents=True, exist_ok=True)
         root = "../" * place.count("/")
-        made = environment.get_template(template).render(root=root, boards=pages, place=place, as_of=as_of, **context)
-        path.write_text(made)
+        path.write_text(environment.get_template(template).render(root=root, place=place, **context))
         count += 1
     for name in ASSETS:
         (out / "assets").mkdir(exist_ok=True)
         shutil.copyfile(HERE / "static" / name, out / "assets" / name)
-    downloads.write(out / "data", store, frames)
+    for baseline in content.baselines:
+        for file in baseline.files:
+            shutil.copyfile(baseline.folder / FOLDER / file, out / "baseline" / baseline.task / file)
+    downloads.write(out / "data", store, content.frames)
     (out / "data" / "compare.js").write_text(_compare_script(store, pages))
     return count
 
@@ -87,8 +110,9 @@ def record_page(row: Row) -> str:
     return f"{row['record'].rpartition('/')[2]}.html"
 
 
-def _pages(store: Store, pages: list[BoardPage], records: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Place, template and context of every page."""
+    store = content.store
     yield (
         "index.html",
         "home.html",
@@ -98,7 +122,9 @@ def _pages(store: Store, pages: list[BoardPage], records: Path) -> Iterator[tupl
     yield "attempts.html", "attempts.html", {"attempts": store.attempts}
     yield "compare.html", "compare.html", {}
     for page in pages:
-        yield from _board_pages(store, page, records)
+        yield from _board_pages(store, page, content.records)
+    for baseline in content.baselines:
+        yield f"baseline/{baseline.task}/index.html", "baseline.html", {"baseline": baseline}
     files = downloads.DESCRIPTIONS
     yield "data/index.html", "downloads.html", {"files": files, "frames": columns.FRAMES}
 

@@ -21,15 +21,15 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the site; made where
 
 def build(out: Out = Path("site"), as_of: options.AsOf = None) -> None:
     """Build the static site: it works from file:// and on any host, under any path."""
-    from leaderboard import export, frames, site, store
+    from leaderboard import site
     from leaderboard.lifelines import parse_day
 
     day = parse_day(as_of)
     if out.is_dir() and any(out.iterdir()) and not (out / ROOM).exists():
         raise UserError(f"{out}: not empty, and no site of ours", "name a new folder, or remove what is there")
-    known = frames.every(RECORDS, day)
+    content = site.read(RECORDS, day)
     try:
-        count = site.build(out, store.from_content(export.contents(known)), known, RECORDS, day)
+        count = site.build(out, content)
     except OSError as error:
         raise UserError(f"{out}: {error.strerror}", "choose a folder you can write to: --out") from None
     output.line(f"{count} pages in {out}: open {out / ROOM}")

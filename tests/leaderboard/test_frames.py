@@ -260,8 +260,7 @@ def test_what_cannot_be_read_is_an_error_with_its_name(chain: Board, file: str, 
 
 def test_an_own_record_has_its_page_with_its_difference_to_its_parent(chain: Board, tmp_path: Path) -> None:
     chain.submit(chain.submission("third", 0.6, script=SCRIPT + "# 0.2\n"))
-    known = frames.every(chain.where.records)
-    site.build(tmp_path / "site", store.from_content(export.contents(known)), known, chain.where.records)
+    site.build(tmp_path / "site", site.read(chain.where.records))
     page = (tmp_path / "site/toy-cpu-1thread/003.html").read_text()
     assert re.search(r"1\.33\d. as fast at equal loss", page)
     assert re.search(r"(0\.99|1\.00)\d. by fewer tokens to the target times 1\.3\d\d. by more tokens per second", page)

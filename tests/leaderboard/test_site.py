@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from harness.errors import UserError
-from leaderboard import charts, columns, frames, site, store
+from leaderboard import charts, columns, site
 from leaderboard.store import Board, Row, Store
 from tests.cli.test_run import speedrun
 
@@ -100,7 +100,7 @@ def toy_store(count: int, text: str = "A toy") -> Store:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository's own site."""
     out = tmp_path_factory.mktemp("site")
-    site.build(out, store.load(), frames.every(out / "no-records"), out / "no-records")
+    site.build(out, site.read(out / "no-records"))
     return out
 
 
@@ -108,7 +108,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of records that were written to break it."""
     out = tmp_path_factory.mktemp("hostile")
-    site.build(out, toy_store(5, HOSTILE), frames.every(out / "no-records"), out / "no-records")
+    site.build(out, dataclasses.replace(site.read(out / "no-records"), store=toy_store(5, HOSTILE)))
     return out
 
 
@@ -212,7 +212,7 @@ def test_the_data_can_be_read_back(built: Path) -> None:
 
 
 def test_the_same_records_give_the_same_pages(built: Path, tmp_path: Path) -> None:
-    site.build(tmp_path, store.load(), frames.every(tmp_path / "no-records"), tmp_path / "no-records")
+    site.build(tmp_path, site.read(tmp_path / "no-records"))
     for path in (*built.rglob("*.html"), built / "data/feed.atom"):
         assert path.read_bytes() == (tmp_path / path.relative_to(built)).read_bytes(), path
 
