@@ -102,6 +102,31 @@ def curves(lines: Sequence[Line], target: float, width: int, label: str, x_name:
     return _svg(frame, label, parts)
 
 
+def scatter(groups: Sequence[Line], target: float, width: int, label: str, x_name: str) -> Markup:
+    """Points of several groups (x, loss), with the target as a dashed line. The kind of a group is a class."""
+    points = [point for group in groups for point in group.points]
+    (low_x, high_x), (low, high) = (_padded([p[axis] for p in points] + ([target] if axis else [])) for axis in (0, 1))
+    frame = Frame(width, 260, (low_x, high_x), (low, high), left=56, bottom=40)
+    digits = max(0, 2 - math.floor(math.log10(high_x - low_x)))
+    parts = [
+        _y_axis(frame, _ticks(low, high, 5), lambda value: f"{value:.3f}"),
+        _x_axis(frame, x_name, digits=digits), _rule(frame, target),
+    ]  # fmt: skip
+    for group in groups:
+        for x, y in group.points:
+            title = f"<title>{escape(group.name)}: {x:,.2f}, {y:.5f}</title>"
+            kind = f"dot {escape(group.kind)}".strip()
+            parts.append(f'<circle class="{kind}" cx="{frame.x(x)}" cy="{frame.y(y)}" r="3.4">{title}</circle>')
+    return _svg(frame, label, parts)
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    """Their range with some room, never empty."""
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or 0.01 * abs(low) or 0.001
+    return low - room, high + room
+
+
 def strip(values: Sequence[tuple[str, float]], rules: Sequence[Rule], width: int, label: str) -> Markup:
     """Every run's value as a dot on one axis, stacked where they meet, with named lines across, the first foremost."""
     shown = [value for _, value in values] + [rule.value for rule in rules]
@@ -208,20 +233,29 @@ def _x_axis(frame: Frame, name: str, count: int = 6, digits: int = 0) -> str:
 
 
 def _date_axis(frame: Frame) -> str:
-    """The first of every quarter, or of every year where they would not fit."""
+    """The first of every quarter, of fewer months where they would not fit, or single days where there are none."""
     first, last = (datetime.date.fromordinal(round(value)) for value in frame.x_range)
-    months = [datetime.date(year, month, 1) for year in range(first.year, last.year + 1) for month in (1, 4, 7, 10)]
-    inside = [day for day in months if first <= day <= last]
-    room = (frame.width - frame.left) / 62
-    every = max(1, math.ceil(len(inside) / max(room, 1)))
+    room = max(2, (frame.width - frame.left) // 70)
+    days, form = _months(first, last, 3), "%b %Y"
+    if len(days) < 2:
+        days = _months(first, last, 1)
+    if len(days) < 2:
+        days, form = [first, last] if first < last else [first], "%d %b %Y"
     bottom = frame.height - frame.bottom
     parts = [f'<path class="axis" d="M{frame.left} {bottom}H{frame.width - frame.right}"/>']
-    for day in inside[::every]:
+    for day in days[:: math.ceil(len(days) / room)]:
         x = frame.x(day.toordinal())
+        anchor = "end" if x > frame.width - 34 else "start" if x < frame.left + 20 else "middle"
         parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
-        if x < frame.width - 28:
-            parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{day:%b %Y}</text>')
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="{anchor}">{day:{form}}</text>')
     return "".join(parts)
+
+
+def _months(first: datetime.date, last: datetime.date, every: int) -> list[datetime.date]:
+    """The first days of months within a range."""
+    years = range(first.year, last.year + 1)
+    days = [datetime.date(year, month, 1) for year in years for month in range(1, 13, every)]
+    return [day for day in days if first <= day <= last]
 
 
 def _ticks(low: float, high: float, count: int) -> list[float]:
@@ -237,4 +271,4 @@ def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     inside = [tick for tick in ticks if low * 0.999 <= tick <= high]
-    return inside if len(inside) > 1 else _ticks(low, high, 4)
+    return inside if len(inside) > 3 else _ticks(low, high, 4)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FULL = (1080, 358)  # widths on a desk and on a phone
 HALF = (530, 358)  # where two charts stand side by side on a desk
+FARTHEST = 2.0  # times as far as the record: a curve that goes farther would squeeze it
 
 
 def progress(page: BoardPage, base: str) -> list[Markup]:
@@ -37,9 +38,9 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
     return [charts.progression(marks, width, label) for width in FULL]
 
 
-def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
-    """A record's charts, wide and narrow: its runs' losses, and its median run's curve with its parent's."""
-    made: dict[str, list[Markup]] = {"losses": [], "pairs": [], "steps": [], "seconds": []}
+def of_record(row: Row, parent: Row | None, first: Row) -> dict[str, list[Markup]]:
+    """A record's charts, wide and narrow: its runs, and its median run's curve with its parent's and the first's."""
+    made: dict[str, list[Markup]] = {"losses": [], "pairs": [], "runs": [], "steps": [], "seconds": []}
     losses = [(run[0], run[1]) for run in row["run_list"] or () if run[3] and run[1] is not None]
     if len(losses) > 1:
         label = f"Losses of {len(losses)} runs against the target {row['target']:g}"
@@ -50,15 +51,32 @@ def of_record(row: Row, parent: Row | None) -> dict[str, list[Markup]]:
         rules = [Rule("as fast", 1.0, "target"), Rule("at equal loss", row["ratio"], "mean")]
         label = f"Time of the parent over that of the record in {len(pairs)} pairs"
         made["pairs"] = [charts.strip(pairs, rules, width, label) for width in FULL]
+    made["runs"] = _race(row)
     for name, index, unit in (("steps", 0, "optimizer steps"), ("seconds", 2, "seconds of training")):
         lines = [_curve(row, index, "this record", "")]
-        if parent is not None and (name == "steps" or _same_machine(row, parent)):
-            lines.insert(0, _curve(parent, index, f"parent, {parent['record']}", "parent"))
+        for other, kind in ((parent, "parent"), (first, "first")):
+            if other is not None and other is not row and (name == "steps" or _same_machine(row, other)):
+                lines.insert(0, _curve(other, index, f"{kind}, {other['record']}", kind))
         drawn = [line for line in lines if len(line.points) > 2]
+        if drawn:
+            drawn = [line for line in drawn if line.points[-1][0] <= FARTHEST * drawn[-1].points[-1][0]]
         if drawn and drawn[-1].name == "this record":
             label = f"Validation loss against {unit}"
             made[name] = [charts.curves(drawn, row["target"], width, label, unit) for width in HALF]
     return made
+
+
+def _race(row: Row) -> list[Markup]:
+    """Loss against seconds of every run of a race, of both sides; none for what was not raced."""
+    groups = []
+    for arm, name, kind in (("reference", "parent", "parent"), ("candidate", "this record", "")):
+        ended = [run for run in row["run_list"] or () if run[4] == arm and None not in (run[1], run[2])]
+        if ended:
+            groups.append(Line(name, [(run[2], run[1]) for run in ended], kind))
+    if not groups:
+        return []
+    label = "Loss against seconds of every run of the race"
+    return [charts.scatter(groups, row["target"], width, label, "seconds on the clock") for width in FULL]
 
 
 def split(row: Row, parent: Row | None) -> dict[str, float] | None:
@@ -72,8 +90,9 @@ def split(row: Row, parent: Row | None) -> dict[str, float] | None:
     return {"time": time, "steps": steps, "speed": time / steps}
 
 
-def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
-    """One row a method: its lifeline, and that as a bar."""
+def lifeline_rows(page: BoardPage, methods: list[Row]) -> list[dict[str, Any]]:
+    """One row a method: its lifeline, that as a bar, and what it was worth when it came."""
+    worth = {(method["method"], method["introduced"]): method for method in methods}
     last = max((row["number"] for row in page.records), default=1)
     by_id = {line.id: line for line in page.lifelines}
     rows = []
@@ -84,7 +103,8 @@ def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
             (k.introduced.record, k.dropped.record if k.dropped else None) for k in (by_id[n].span for n in line.kin)
         ]
         label = f"record {line.span.introduced.record} {until}"
-        rows.append({"line": line, "bar": charts.lifeline(line.span.introduced.record, end, last, kin, label)})
+        bar = charts.lifeline(line.span.introduced.record, end, last, kin, label)
+        rows.append({"line": line, "bar": bar, "worth": worth[line.id, line.span.introduced.record]})
     return rows
 
 

@@ -85,7 +85,8 @@ def build(out: Path, content: Content) -> int:
         for file in baseline.files:
             shutil.copyfile(baseline.folder / FOLDER / file, out / "baseline" / baseline.task / file)
     downloads.write(out / "data", store, content.frames)
-    (out / "data" / "compare.js").write_text(_compare_script(store, pages))
+    kept = _write_sources(out / "data" / "sources", store, content.records)
+    (out / "data" / "compare.js").write_text(_compare_script(store, pages, kept))
     return count
 
 
@@ -132,16 +133,16 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
 def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
-    rows = pictures.lifeline_rows(page)
+    rows = pictures.lifeline_rows(page, store.methods_of(page.board.name))
     yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows}
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
-        parent = by_id.get(row["parent"])
+        parent, first = by_id.get(row["parent"]), page.records[0]
         submission = submission_of(row, records)
         before_it = submission_of(parent, records) if parent else None
         context = {
             "row": row, "before": before, "after": after, "parent": parent,
-            "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent),
+            "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent, first),
             "verifications": [v for v in store.verifications if v["record"] == row["record"]],
             "changes": source_diff(before_it, submission) if before_it and submission else [],
             "kept": submission is not None,
@@ -150,7 +151,7 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
     for line, bar in zip(page.lifelines, rows, strict=True):
         place = f"{page.folder}/methods/{slug(line.id)}.html"
-        yield place, "method.html", own | {"line": line, "bar": bar["bar"], "titles": titles}
+        yield place, "method.html", own | {"line": line, "row": bar, "titles": titles}
 
 
 def _board_page(store: Store, board: Board) -> BoardPage:
@@ -187,7 +188,7 @@ def coded(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
-def _compare_script(store: Store, pages: list[BoardPage]) -> str:
+def _compare_script(store: Store, pages: list[BoardPage], kept: set[str]) -> str:
     """What compare.html needs, as a script that sets one variable: a page from file:// may not fetch."""
     data = {
         page.board.name: {
@@ -198,13 +199,32 @@ def _compare_script(store: Store, pages: list[BoardPage]) -> str:
             "records": [
                 {name: row[name] for name in ("record", "number", "title", "date", "score", "speedup", "steps",
                  "loss_mean", "loss_std", "runs", "p_value", "code_lines", "machine", "torch", "authors")}
-                | {"page": record_page(row)}
+                | {"page": record_page(row), "source": source_file(row) if row["record"] in kept else None}
                 for row in page.records
             ],
         }
         for page in pages
     }  # fmt: skip
     return f"window.BOARDS = {json.dumps(data)};\n"
+
+
+def source_file(row: Row) -> str:
+    """The file in data/sources/ with a record's source."""
+    return f"{row['record'].replace('/', '-')}.js"
+
+
+def _write_sources(out: Path, store: Store, records: Path) -> set[str]:
+    """The source and hyperparameters of every own record, a script each; answers the records that have one."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = set()
+    for row in store.records:
+        if submission := submission_of(row, records):
+            hparams = {name: declared.default for name, declared in submission.manifest.hparams.items()}
+            files = {name: content.decode(errors="replace") for name, content in sorted(submission.files.items())}
+            said = json.dumps({"hparams": hparams, "files": files})
+            (out / source_file(row)).write_text(f"window.SOURCES[{json.dumps(row['record'])}] = {said};\n")
+            kept.add(row["record"])
+    return kept
 
 
 def _cleaned(value: Any) -> Any:

@@ -9,6 +9,12 @@ const node = (name, text = "", attributes = {}) => {
   return made;
 };
 
+function scrolling(table, label) {
+  const region = node("div", "", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" });
+  region.append(table);
+  return region;
+}
+
 function keepInAddress(values) {
   const query = new URLSearchParams(location.search);
   for (const [name, value] of Object.entries(values)) value ? query.set(name, value) : query.delete(name);
@@ -118,12 +124,13 @@ function standing(board, number) {
   return board.methods.filter(([, from, until]) => from <= number && (until === null || number < until)).map(([name]) => name);
 }
 
+function found(boards, name) {
+  const board = boards[name.slice(0, name.lastIndexOf("/"))];
+  return board && { board, row: board.records.find((row) => row.record === name) };
+}
+
 function compared(boards, a, b) {
-  const find = (name) => {
-    const board = boards[name.slice(0, name.lastIndexOf("/"))];
-    return board && { board, row: board.records.find((row) => row.record === name) };
-  };
-  const first = find(a), second = find(b);
+  const first = found(boards, a), second = found(boards, b);
   if (!first?.row || !second?.row) return node("p", "Choose two records.");
   const made = document.createDocumentFragment();
   const table = node("table");
@@ -147,11 +154,14 @@ function compared(boards, a, b) {
       const value = row[name];
       if (value === null) return "";
       if (name === "score") return `${(value / board.divide).toLocaleString("en", { maximumFractionDigits: 3 })} ${board.unit}`;
-      return name === "speedup" ? `${value.toFixed(2)}×` : typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: name === "p_value" || name === "loss_std" ? 2 : 6 }) : value;
+      if (name === "speedup") return `${value.toFixed(2)}×`;
+      if (name === "p_value" && value < 0.001) return value.toExponential(0);
+      const digits = name === "p_value" || name === "loss_std" ? 2 : 6;
+      return typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: digits }) : value;
     });
     if (values[0] || values[1]) line(label, values);
   }
-  made.append(table);
+  made.append(scrolling(table, "The two records"));
   const methods = [first, second].map(({ board, row }) => standing(board, row.number));
   for (const [which, other, label, kind] of [[0, 1, a, "dropped"], [1, 0, b, "added"]]) {
     const only = methods[which].filter((name) => !methods[other].includes(name));
@@ -159,6 +169,91 @@ function compared(boards, a, b) {
     const list = node("p", "", { class: "changes" });
     for (const name of only) list.append(node("span", name, { class: kind }), " ");
     made.append(list);
+  }
+  return made;
+}
+
+const MOST_CELLS = 16e6; // beyond, what differs is shown as taken out and put in whole
+
+// The edit script of two lists of lines as [mark, line], by their longest common subsequence.
+function differingLines(before, after) {
+  let head = 0, tail = 0;
+  while (head < before.length && head < after.length && before[head] === after[head]) head++;
+  while (tail < before.length - head && tail < after.length - head && before.at(-1 - tail) === after.at(-1 - tail)) tail++;
+  const a = before.slice(head, before.length - tail), b = after.slice(head, after.length - tail);
+  if (a.length * b.length > MOST_CELLS) {
+    const whole = [...a.map((line) => ["-", line]), ...b.map((line) => ["+", line])];
+    return [...before.slice(0, head).map((line) => [" ", line]), ...whole, ...before.slice(before.length - tail).map((line) => [" ", line])];
+  }
+  const width = b.length + 1, common = new Uint16Array((a.length + 1) * width);
+  for (let i = a.length - 1; i >= 0; i--) {
+    for (let j = b.length - 1; j >= 0; j--) {
+      common[i * width + j] = a[i] === b[j] ? common[(i + 1) * width + j + 1] + 1
+        : Math.max(common[(i + 1) * width + j], common[i * width + j + 1]);
+    }
+  }
+  const script = before.slice(0, head).map((line) => [" ", line]);
+  let i = 0, j = 0;
+  while (i < a.length || j < b.length) {
+    if (i < a.length && j < b.length && a[i] === b[j]) { script.push([" ", a[i++]]); j++; }
+    else if (j === b.length || (i < a.length && common[(i + 1) * width + j] >= common[i * width + j + 1])) script.push(["-", a[i++]]);
+    else script.push(["+", b[j++]]);
+  }
+  return script.concat(before.slice(before.length - tail).map((line) => [" ", line]));
+}
+
+const CONTEXT = 3;
+
+function fileDifference(name, before, after) {
+  const script = differingLines(before.split("\n"), after.split("\n"));
+  const near = (at) => script.slice(Math.max(0, at - CONTEXT), at + CONTEXT + 1).some(([mark]) => mark !== " ");
+  const shown = node("pre", "", { class: "diff", tabindex: "0", role: "region", "aria-label": `Difference in ${name}` });
+  const code = node("code", "");
+  let skipped = false;
+  script.forEach(([mark, line], at) => {
+    if (!near(at)) { skipped = true; return; }
+    if (skipped) code.append(node("span", "…\n", { class: "gu" }));
+    skipped = false;
+    code.append(mark === " " ? ` ${line}\n` : node("span", `${mark}${line}\n`, { class: mark === "+" ? "gi" : "gd" }));
+  });
+  shown.append(code);
+  return shown;
+}
+
+// The sources of own records lie in a script each, fetched when they are compared: file:// allows nothing else.
+function sourceOf(row) {
+  window.SOURCES ||= {};
+  if (!row.source || window.SOURCES[row.record]) return Promise.resolve(window.SOURCES[row.record]);
+  return new Promise((done) => {
+    const script = node("script", "", { src: `data/sources/${row.source}` });
+    script.addEventListener("load", () => done(window.SOURCES[row.record]));
+    script.addEventListener("error", () => done(undefined));
+    document.head.append(script);
+  });
+}
+
+async function comparedSources(first, second) {
+  const [a, b] = await Promise.all([sourceOf(first), sourceOf(second)]);
+  const made = document.createDocumentFragment();
+  if (!a || !b) return made;
+  const hparams = Object.keys({ ...a.hparams, ...b.hparams }).filter((name) => a.hparams[name] !== b.hparams[name]);
+  made.append(node("h2", `Hyperparameters that differ: ${hparams.length}`));
+  if (hparams.length) {
+    const table = node("table");
+    const head = table.createTHead().insertRow();
+    for (const title of ["Hyperparameter", first.record, second.record]) head.append(node("th", title, { scope: "col" }));
+    const body = table.createTBody();
+    for (const name of hparams) {
+      const row = body.insertRow();
+      row.append(node("th", name, { scope: "row" }));
+      for (const values of [a.hparams, b.hparams]) row.append(node("td", name in values ? String(values[name]) : "none"));
+    }
+    made.append(scrolling(table, "Hyperparameters that differ"));
+  }
+  const files = Object.keys({ ...a.files, ...b.files }).filter((name) => a.files[name] !== b.files[name]);
+  made.append(node("h2", `Files that differ: ${files.length}`));
+  for (const name of files) {
+    made.append(node("h3", name), fileDifference(name, a.files[name] || "", b.files[name] || ""));
   }
   return made;
 }
@@ -179,8 +274,15 @@ function makeCompare(form) {
   a.value = query.get("a") || a.options[0]?.value || "";
   b.value = query.get("b") || last;
   const show = () => {
-    document.getElementById("compared").replaceChildren(compared(boards, a.value, b.value));
+    const place = document.getElementById("compared"), names = [a.value, b.value];
+    place.replaceChildren(compared(boards, ...names));
+    document.querySelector(".command code").textContent = `speedrun board diff ${names[0]} ${names[1]}`;
     keepInAddress({ a: a.value, b: b.value });
+    const rows = names.map((name) => found(boards, name)?.row);
+    if (!rows[0]?.source || !rows[1]?.source) return;
+    comparedSources(...rows).then((sources) => {
+      if (a.value === names[0] && b.value === names[1]) place.append(sources);
+    });
   };
   form.addEventListener("input", show);
   form.hidden = false;

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,7 +19,6 @@ HOSTILE = (
     '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="alert(3)\' {{7*7}} \x1b[2J\u202e'
 )
 VOID = {"meta", "link", "input", "br", "img", "hr"}
-CHROMIUM = shutil.which("chromium")
 EMPTY = {
     **dict.fromkeys(columns.RECORDS),
     "methods_added": [],
@@ -237,41 +234,3 @@ def test_charts_of_extreme_numbers_are_finite() -> None:
 def test_a_record_that_is_no_number_is_refused() -> None:
     with pytest.raises(UserError):
         dataclasses.replace(toy_store(1)).record("toy/cpu-1thread/9")
-
-
-def chromium(url: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The page as Chromium has it after its scripts ran, and what it logged."""
-    assert CHROMIUM is not None
-    options = [
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=3000",
-        "--enable-logging=stderr",
-    ]
-    command = [CHROMIUM, *options, f"--user-data-dir={folder}", "--dump-dom", url]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-@pytest.mark.parametrize(
-    ("place", "expected"),
-    [
-        ("nanogpt-1/index.html?q=muon&kind=record", r">\d+ of 91 shown<"),
-        ("nanogpt-1/methods.html?kind=optimizer&state=stands", r">\d+ of 185 shown<"),
-        ("compare.html?a=nanogpt/1/040&b=nanogpt/1/041", r"Methods only in nanogpt/1/041: 1"),
-        ("nanogpt-1/041.html", r'id="tip"'),
-    ],
-)
-def test_in_chromium_the_scripts_run_without_an_error(built: Path, tmp_path: Path, place: str, expected: str) -> None:
-    done = chromium(f"file://{built}/{place}", tmp_path)
-    assert re.search(expected, done.stdout), done.stderr[-2000:]
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
-def test_in_chromium_hostile_records_run_nothing(hostile: Path, tmp_path: Path) -> None:
-    done = chromium(f"file://{hostile}/compare.html", tmp_path)
-    assert "Title" in done.stdout
-    assert "<img" not in done.stdout
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
