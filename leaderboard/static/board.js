@@ -106,6 +106,7 @@ function makeCopies() {
   if (!navigator.clipboard) return;
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = false;
+    button.setAttribute("aria-label", `Copy: ${button.previousElementSibling.textContent}`);
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(button.previousElementSibling.textContent);
       button.textContent = "Copied";

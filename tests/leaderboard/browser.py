@@ -78,9 +78,9 @@ class Browser:
 
     def press(self, key: str) -> None:
         """A key, such as Tab, pressed and let go."""
-        code = {"Tab": 9, "Enter": 13}[key]
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}[key]
         for kind in ("keyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, text=text, windowsVirtualKeyCode=code)
 
     def move_to(self, x: float, y: float) -> None:
         """Moves the mouse."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_the_focus_goes_on_and_can_be_seen(visit: Callable[..., Browser], place:
         assert focused["style"] != "none" and focused["width"] >= 2 and focused["inside"], focused
         seen.append(focused["what"])
     assert "Skip to the content" in seen[0]
-    assert all(first != second for first, second in zip(seen, seen[1:], strict=False))
+    assert all(first != second for first, second in itertools.pairwise(seen))
     assert len(set(seen)) > 8
 
 
@@ -110,7 +111,7 @@ def test_the_focus_goes_on_and_can_be_seen(visit: Callable[..., Browser], place:
     [
         ("index.html", 4, 100),
         ("toy-cpu-1thread/003.html", 3, 10),
-        ("nanogpt-1/041.html", 2, 20),
+        ("nanogpt-1/041.html", 3, 20),
         ("nanogpt-3/046.html", 3, 8),
     ],
 )
@@ -120,7 +121,8 @@ def test_charts_draw(visit: Callable[..., Browser], place: str, charts: int, mar
       const shown = [...document.querySelectorAll("svg.chart")].filter((chart) => chart.checkVisibility());
       const inside = (mark, box) => {
         const at = mark.getBoundingClientRect();
-        return at.left >= box.left - 1 && at.right <= box.right + 1 && at.top >= box.top - 1 && at.bottom <= box.bottom + 1;
+        return at.left >= box.left - 1 && at.right <= box.right + 1
+          && at.top >= box.top - 1 && at.bottom <= box.bottom + 1;
       };
       return {
         charts: shown.length,
@@ -149,7 +151,7 @@ def test_a_point_says_what_it_is_and_leads_there(visit: Callable[..., Browser]) 
     browser.move_to(*place)
     assert not browser.evaluate("document.getElementById('tip').hidden")
     assert browser.evaluate("document.getElementById('tip').textContent").startswith("001, 2024-05-28: 45.000 minutes")
-    assert browser.evaluate("document.querySelector('.on-desk .dot').closest('a').href").endswith("nanogpt-1/001.html")
+    assert browser.evaluate("document.querySelector('.on-desk .dot').closest('a').getAttribute('href')") == "001.html"
 
 
 def test_filters_narrow_the_table_and_stay_in_the_address(visit: Callable[..., Browser]) -> None:
@@ -250,7 +252,7 @@ def test_without_javascript_everything_is_there_and_nothing_pretends(visit: Call
         assert "Choosing two records needs JavaScript." in browser.evaluate("document.body.innerText")
         return
     assert browser.evaluate("document.querySelectorAll('svg.chart').length") > 0
-    assert browser.evaluate("[...document.querySelectorAll('.chart .dot title')].length") > 3
+    assert browser.evaluate("document.querySelectorAll('.chart title').length") > 3
     assert browser.evaluate(ACCESSIBILITY) == []
 
 
@@ -290,9 +292,9 @@ def test_hostile_records_run_nothing(browser: Browser, tmp_path: Path) -> None:
     content = dataclasses.replace(site.read(tmp_path / "no-records"), store=toy_store(3, HOSTILE))
     site.build(tmp_path / "site", content)
     for place in ("index.html", "toy-cpu-1thread/index.html", "toy-cpu-1thread/002.html", "attempts.html",
-                  "toy-cpu-1thread/methods.html", "compare.html"):  # fmt: skip
+                  "toy-cpu-1thread/methods/m1.html", "compare.html"):  # fmt: skip
         browser.open(f"file://{tmp_path}/site/{place}")
         assert browser.problems == []
         assert browser.evaluate("document.querySelectorAll('img, script:not([src])').length") == 0
-        assert "<script>alert(1)</script>" in browser.evaluate("document.body.textContent")
+        assert "<script>alert(1)</script>" in browser.evaluate("document.body.textContent"), place
         assert browser.evaluate("document.documentElement.scrollWidth") <= DESK[0]

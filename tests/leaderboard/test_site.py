@@ -11,9 +11,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from harness.errors import UserError
-from leaderboard import charts, columns, site
+from leaderboard import charts, columns, site, store
 from leaderboard.store import Board, Row, Store
 from tests.cli.test_run import speedrun
+from tests.evidence.board import Board as RacedBoard
 
 HOSTILE = (
     '</script><script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="alert(3)\' {{7*7}} \x1b[2J\u202e'
@@ -234,3 +235,32 @@ def test_charts_of_extreme_numbers_are_finite() -> None:
 def test_a_record_that_is_no_number_is_refused() -> None:
     with pytest.raises(UserError):
         dataclasses.replace(toy_store(1)).record("toy/cpu-1thread/9")
+
+
+def test_the_site_as_it_was_on_a_day(raced: RacedBoard, tmp_path: Path) -> None:
+    import pandas as pd
+
+    site.build(tmp_path, site.read(raced.where.records, "2025-10-23"))
+    for path, page in pages(tmp_path).items():
+        assert "As it was known at the end of 2025-10-23." in page.text, path
+    assert (tmp_path / "nanogpt-1/040.html").is_file() and not (tmp_path / "nanogpt-1/041.html").exists()
+    assert (tmp_path / "nanogpt-1/methods/muon.html").is_file()
+    assert not (tmp_path / "nanogpt-1/methods/normuon.html").exists()
+    assert "no: it stands" in Page(tmp_path / "nanogpt-1/methods/muon.html").text
+    assert not (tmp_path / "toy-cpu-1thread").exists()
+    records = pd.read_csv(tmp_path / "data/records.csv")
+    assert set(records.record) == {row["record"] for row in store.load(tmp_path / "data/leaderboard.json").records}
+    assert records.date.max() <= "2025-10-23"
+    assert "2025-10-24" not in (tmp_path / "data/feed.atom").read_text()
+
+
+def test_the_data_of_the_site_is_that_of_the_repository(built: Path) -> None:
+    assert store.load(built / "data/leaderboard.json") == site.printable(store.load())
+
+
+def test_the_command_builds_the_site_of_a_day(tmp_path: Path) -> None:
+    done = speedrun("board", "build", "--out", tmp_path / "site", "--as-of", "2024-12-31")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site/nanogpt-1/015.html").exists() and not (tmp_path / "site/nanogpt-1/022.html").exists()
+    wrong = speedrun("board", "build", "--out", tmp_path / "other", "--as-of", "yesterday")
+    assert wrong.returncode == 1 and "not a day" in wrong.stderr
