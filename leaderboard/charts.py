@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+NARROW = 500  # a drawing for a phone
+LINKED = 200  # points of a narrow drawing: more of them could not be told apart, and are not linked
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -74,7 +77,7 @@ def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") 
     """Speed-up over the first record against the day (x: ordinal), log scale, as stairs with a point a record."""
     days = [mark.x for mark in marks]
     top = max(mark.y for mark in marks)
-    height = 300 if width > 500 else 240
+    height = 300 if width > NARROW else 240
     frame = Frame(
         width, height, (min(days), max(max(days), min(days) + 1)), (min(1.0, *(m.y for m in marks)), top * 1.15), True
     )
@@ -83,7 +86,11 @@ def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") 
     best = _best_so_far(marks)
     stairs = "".join(f"{'H' if i % 2 else 'V'}{value}" for i, value in enumerate(_stairs(frame, best)))
     parts.append(f'<path class="line" d="M{frame.x(best[0].x)} {frame.y(best[0].y)}{stairs}"/>')
-    parts += [_mark(frame, mark) for mark in marks]
+    if len(marks) > LINKED and width < NARROW:
+        dots = "".join(f"M{frame.x(mark.x)} {frame.y(mark.y)}h0" for mark in marks)
+        parts.append(f'<path class="dots" d="{dots}"/>')
+    else:
+        parts += [_mark(frame, mark) for mark in marks]
     return _svg(frame, label, parts)
 
 

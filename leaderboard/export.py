@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -189,43 +189,52 @@ def _imported_board(track: int) -> dict[str, Any]:
 
 def _add_methods(records: list[dict[str, Any]], methods: list[dict[str, Any]]) -> None:
     """Which methods each record added and dropped, by the lifelines of its board."""
+    events: dict[tuple[str, str, int], list[str]] = {}
+    for method in methods:
+        for event in ("introduced", "dropped"):
+            if event in method:
+                events.setdefault((event, method["history"], method[event]), []).append(method["method"])
     for record in records:
-        if record["kind"] == "retiming":
-            continue
-        of_board = [method for method in methods if method["history"] == record["board"]]
-        record["methods_added"] = [m["method"] for m in of_board if m["introduced"] == record["number"]]
-        record["methods_dropped"] = [m["method"] for m in of_board if m.get("dropped") == record["number"]]
+        if record["kind"] != "retiming":
+            record["methods_added"] = events.get(("introduced", record["board"], record["number"]), [])
+            record["methods_dropped"] = events.get(("dropped", record["board"], record["number"]), [])
 
 
 def _add_runs(records: list[dict[str, Any]], runs: pd.DataFrame, curves: pd.DataFrame) -> None:
     """The runs of each record, and the curve of the counted one whose loss is the median."""
-    by_record = dict(tuple(runs[runs.record.notna()].groupby("record")))
+    by_record: dict[str, list[Any]] = {}
+    for run in runs[runs.record.notna()].itertuples(index=False):
+        by_record.setdefault(run.record, []).append(run)
     by_run = curves.groupby(nanogpt.RUN_KEY, dropna=False).indices
     for record in records:
-        found = by_record.get(record["record"])
-        if found is None:
+        found = by_record.get(record["record"], [])
+        if not found:
             continue
-        listed = found[list(store.RUN_FIELDS)].itertuples(index=False)
-        record["run_list"] = [[_plain(value) for value in run] for run in listed]
-        if found.pair.notna().any():
+        record["run_list"] = [[_plain(getattr(run, name)) for name in store.RUN_FIELDS] for run in found]
+        if any(pd.notna(run.pair) for run in found):
             record["pair_ratios"] = _pair_ratios(found)
-        counted = found[found.counted & found.loss.notna()].sort_values("loss")
-        if len(counted):
-            median = counted.iloc[(len(counted) - 1) // 2]
-            points = curves.iloc[by_run.get(tuple(median[nanogpt.RUN_KEY]), [])]
-            in_record = points[points.step <= record["steps"]] if "steps" in record else points
-            record["curve"] = [
-                [_plain(value) for value in point]
-                for point in in_record[["step", "loss", "seconds", "tokens"]].itertuples(index=False)
-            ]
+        counted = sorted((run for run in found if run.counted and pd.notna(run.loss)), key=lambda run: run.loss)
+        if counted:
+            median = counted[(len(counted) - 1) // 2]
+            places = by_run.get(tuple(getattr(median, name) for name in nanogpt.RUN_KEY), [])
+            record["curve"] = _points(curves, places, record.get("steps"))
 
 
-def _pair_ratios(runs: pd.DataFrame) -> list[Any]:
-    """Seconds of the reference over those of the candidate, of every pair that has both."""
-    seconds = runs[runs.complete & runs.pair.notna()].pivot_table(index="pair", columns="arm", values="seconds")
-    if not {"candidate", "reference"} <= set(seconds.columns):
+def _points(curves: pd.DataFrame, places: Sequence[int], last: int | None) -> list[list[Any]]:
+    """The points of a curve up to a step."""
+    if not len(places):
         return []
-    return [_plain(ratio) for ratio in (seconds.reference / seconds.candidate).dropna()]
+    points = curves.iloc[places]
+    shown = points if last is None else points[points.step <= last]
+    return [[_plain(value) for value in row] for row in shown[list(store.POINT_FIELDS)].itertuples(index=False)]
+
+
+def _pair_ratios(runs: Sequence[Any]) -> list[Any]:
+    """Seconds of the reference over those of the candidate, of every pair that has both."""
+    seconds = {(run.pair, run.arm): run.seconds for run in runs if run.complete and pd.notna(run.pair)}
+    pairs = sorted({pair for pair, _ in seconds})
+    whole = [pair for pair in pairs if {(pair, "candidate"), (pair, "reference")} <= seconds.keys()]
+    return [_plain(seconds[pair, "reference"] / seconds[pair, "candidate"]) for pair in whole]
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

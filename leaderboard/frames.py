@@ -46,8 +46,12 @@ def attempts(folder: Path = RECORDS) -> pd.DataFrame:
 
 def every(folder: Path = RECORDS, as_of: str | None = None) -> dict[str, pd.DataFrame]:
     """All frames by name, records/ read once; as they were known at the end of a day (ISO 8601) where one is given."""
-    known = own.read(folder, as_of)
-    found = {"records": _records(known), "runs": _runs(known), "curves": curves(folder)}
+    return every_of(own.read(folder, as_of), as_of)
+
+
+def every_of(known: own.History, as_of: str | None = None) -> dict[str, pd.DataFrame]:
+    """The same of own records that were read as of that day."""
+    found = {"records": _records(known), "runs": _runs(known), "curves": curves()}
     found["methods"] = _methods(known, found["records"])
     found |= {"verifications": _verifications(known), "attempts": _attempts(known)}
     return found if as_of is None else _known_by(found, pd.Timestamp(as_of))

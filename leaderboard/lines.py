@@ -1,42 +1,34 @@
-"""Lines of code of a submission: those with code on them, without blank lines, comments and docstrings."""
+"""Lines of code of a submission: without blank lines, docstrings, and lines that are nothing but a comment."""
 
 from __future__ import annotations
 
 import ast
 import difflib
-import io
-import tokenize
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-if TYPE_CHECKING:
-    from harness.submission import Submission
-
-LAYOUT = (
-    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
-)  # fmt: skip
 WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def lines_of_code(submission: Submission) -> dict[str, list[str]]:
-    """The lines of every Python file, without indentation and what follows the code."""
-    files = {name: content.decode(errors="replace") for name, content in submission.files.items()}
-    return {name: code_lines(text) for name, text in files.items() if name.endswith(".py")}
+def lines_of_code(files: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """The lines of code of every Python file."""
+    texts = {name: content.decode(errors="replace") for name, content in files.items()}
+    return {name: code_lines(text) for name, text in texts.items() if name.endswith(".py")}
 
 
 def code_lines(source: str) -> list[str]:
-    """The lines with code of one file; all that are not blank where it is no Python."""
-    lines = source.splitlines()
+    """The lines of code of one file without their indentation; where it is no Python, its docstrings count too.
+
+    A line of a longer string that begins with # is taken for a comment.
+    """
     try:
         docstrings = _docstrings(ast.parse(source))
-        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
-    except (SyntaxError, ValueError, RecursionError, tokenize.TokenError):
-        return [line.strip() for line in lines if line.strip()]
-    held = {n for token in tokens if token.type not in LAYOUT for n in range(token.start[0], token.end[0] + 1)}
-    shown = sorted(number for number in held - docstrings if number <= len(lines))
-    return [lines[number - 1].strip() for number in shown if lines[number - 1].strip()]
+    except (SyntaxError, ValueError, RecursionError):
+        docstrings = set()
+    lines = ((number, line.strip()) for number, line in enumerate(source.splitlines(), start=1))
+    return [line for number, line in lines if line and not line.startswith("#") and number not in docstrings]
 
 
-def changed_lines(before: dict[str, list[str]], after: dict[str, list[str]]) -> tuple[int, int]:
+def changed_lines(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> tuple[int, int]:
     """How many lines of code were added and removed, over all files."""
     added = removed = 0
     for name in {*before, *after}:

@@ -8,11 +8,13 @@ a board with a hole would mislead.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.core.task import Task, load_task
 from harness.errors import UserError
 from harness.evidence.arms import Where
 from harness.evidence.course import JUDGED, Ending, RunLine
@@ -25,11 +27,11 @@ from harness.evidence.records import (
     Record,
     history,
     load_record,
-    submission_of_record,
 )
 from harness.evidence.verdict import CampaignVerdict, read_verdict
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
 from harness.statistics import Interval, RatioEstimate, chain_product
+from harness.submission import Submission, load_submission
 from leaderboard.lines import changed_lines, lines_of_code
 
 Row = dict[str, Any]
@@ -39,14 +41,14 @@ NOT_DECIDED = "not decided yet"
 
 @dataclass(frozen=True)
 class OwnRecord:
-    """A record's folder, read. `place`: task/class/NNN-slug; `code`: its lines of code, file by file."""
+    """A record's folder, read. `place`: task/class/NNN-slug; `submission` is None where its source is not kept."""
 
     place: str
     record: Record
     campaign: Campaign[DecidedCampaign]
     verdict: CampaignVerdict
     verifications: list[Verification]
-    code: dict[str, list[str]]
+    submission: Submission | None
 
     @property
     def name(self) -> str:
@@ -82,7 +84,8 @@ def read(folder: Path, as_of: str | None = None) -> History:
     """Reads records/, as it was at the end of a day where one is given. Raises UserError with file and field."""
     boards = sorted(path for path in folder.glob("*/*") if path.is_dir())
     places = [Where(path.parent.name, path.name, folder) for path in boards]
-    records = [_read_record(path, as_of) for where in places for path in history(where)]
+    tasks = cache(load_task)
+    records = [_read_record(path, as_of, tasks) for where in places for path in history(where)]
     attempts = [_read_attempt(plan.parent) for path in boards for plan in sorted(path.glob(f"{ATTEMPTS}/*/{PLAN}"))]
     return History(
         [one for one in records if as_of is None or one.record.filed <= as_of],
@@ -100,14 +103,16 @@ def records(known: History) -> list[Row]:
     """Every record, board by board; its speed-up is the product of the races of its chain."""
     rows: list[Row] = []
     chain: list[RatioEstimate] = []
-    before: OwnRecord | None = None
+    board = ""
+    before: dict[str, list[str]] = {}
     for one in known.records:
-        if before is None or before.board != one.board:
-            before, chain = None, []
+        if board != one.board:
+            board, before, chain = one.board, {}, []
         if one.record.estimate is not None:
             chain = [*chain, one.record.estimate]
-        rows.append({**_record(one), **_speedup(chain, one.record), **_lines(one, before)})
-        before = one
+        code = lines_of_code(one.submission.files) if one.submission else {}
+        rows.append({**_record(one), **_speedup(chain, one.record), **_lines(code, before)})
+        before = code
     return rows
 
 
@@ -173,14 +178,20 @@ def _decided(verdict: CampaignVerdict) -> Row:
     }  # fmt: skip
 
 
-def _read_record(folder: Path, as_of: str | None) -> OwnRecord:
+def _read_record(folder: Path, as_of: str | None, tasks: Callable[[str], Task]) -> OwnRecord:
     record, campaign = load_record(folder), _decided_campaign(folder)
     checks = [read_verification(path.parent) for path in sorted(folder.glob(f"{VERIFICATIONS}/*/{VERIFICATION}"))]
     return OwnRecord(
         place="/".join(folder.parts[-3:]), record=record, campaign=campaign, verdict=read_verdict(campaign),
         verifications=[check for check in checks if as_of is None or check.date <= as_of],
-        code=lines_of_code(submission_of_record(folder)) if (folder / SUBMISSION).is_dir() else {},
+        submission=_submission(folder, campaign, tasks),
     )  # fmt: skip
+
+
+def _submission(folder: Path, campaign: Campaign[DecidedCampaign], tasks: Callable[[str], Task]) -> Submission | None:
+    if not (folder / SUBMISSION).is_dir():
+        return None
+    return load_submission(folder / SUBMISSION, tasks(campaign.plan.task_source))
 
 
 def _read_attempt(folder: Path) -> Attempt:
@@ -230,14 +241,14 @@ def _speedup(chain: list[RatioEstimate], record: Record) -> Row:
     return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
 
 
-def _lines(one: OwnRecord, before: OwnRecord | None) -> Row:
+def _lines(code: dict[str, list[str]], before: dict[str, list[str]]) -> Row:
     """Lines of code, and those changed over the record before."""
-    if not one.code:
+    if not code:
         return {}
-    count = {"code_lines": sum(map(len, one.code.values()))}
-    if before is None or not before.code:
+    count = {"code_lines": sum(map(len, code.values()))}
+    if not before:
         return count
-    added, removed = changed_lines(before.code, one.code)
+    added, removed = changed_lines(before, code)
     return count | {"lines_added": added, "lines_removed": removed}
 
 

@@ -22,13 +22,14 @@ from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
 from harness.paths import RECORDS
+from harness.submission import Submission
 from harness.text import clean
 from harness.tuning.protocol import FOLDER
-from leaderboard import columns, downloads, pictures
+from leaderboard import columns, downloads, own, pictures
 from leaderboard.baseline import Baseline, baselines
-from leaderboard.compare import source_diff, submission_of
+from leaderboard.compare import source_diff
 from leaderboard.export import contents
-from leaderboard.frames import every
+from leaderboard.frames import every_of
 from leaderboard.lifelines import Lifeline, lifelines
 from leaderboard.store import Board, Row, Store, from_content
 
@@ -38,11 +39,11 @@ ASSETS = ("style.css", "board.js")
 
 @dataclass(frozen=True)
 class Content:
-    """All that the site shows, as of one day: the board, the frames to download, where the records lie, baselines."""
+    """All that the site shows, as of one day: the board, the frames to download, the sources of records, baselines."""
 
     store: Store
     frames: Mapping[str, pd.DataFrame]
-    records: Path
+    sources: Mapping[str, Submission]
     baselines: list[Baseline]
     as_of: str | None = None
 
@@ -60,8 +61,10 @@ class BoardPage:
 
 def read(records: Path = RECORDS, as_of: str | None = None) -> Content:
     """What there is to show, from the records themselves. Raises UserError for what cannot be read."""
-    known = every(records, as_of)
-    return Content(from_content(contents(known)), known, records, baselines(), as_of)
+    known = own.read(records, as_of)
+    found = every_of(known, as_of)
+    sources = {one.name: one.submission for one in known.records if one.submission}
+    return Content(from_content(contents(found)), found, sources, baselines(), as_of)
 
 
 def build(out: Path, content: Content) -> int:
@@ -85,8 +88,8 @@ def build(out: Path, content: Content) -> int:
         for file in baseline.files:
             shutil.copyfile(baseline.folder / FOLDER / file, out / "baseline" / baseline.task / file)
     downloads.write(out / "data", store, content.frames)
-    kept = _write_sources(out / "data" / "sources", store, content.records)
-    (out / "data" / "compare.js").write_text(_compare_script(store, pages, kept))
+    _write_sources(out / "data" / "sources", content.sources)
+    (out / "data" / "compare.js").write_text(_compare_script(store, pages, content.sources))
     return count
 
 
@@ -123,14 +126,16 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
     yield "attempts.html", "attempts.html", {"attempts": store.attempts}
     yield "compare.html", "compare.html", {}
     for page in pages:
-        yield from _board_pages(store, page, content.records)
+        yield from _board_pages(store, page, content.sources)
     for baseline in content.baselines:
         yield f"baseline/{baseline.task}/index.html", "baseline.html", {"baseline": baseline}
     files = downloads.DESCRIPTIONS
     yield "data/index.html", "downloads.html", {"files": files, "frames": columns.FRAMES}
 
 
-def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _board_pages(
+    store: Store, page: BoardPage, sources: Mapping[str, Submission]
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
     rows = pictures.lifeline_rows(page, store.methods_of(page.board.name))
@@ -138,8 +143,8 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
         parent, first = by_id.get(row["parent"]), page.records[0]
-        submission = submission_of(row, records)
-        before_it = submission_of(parent, records) if parent else None
+        submission = sources.get(row["record"])
+        before_it = sources.get(row["parent"])
         context = {
             "row": row, "before": before, "after": after, "parent": parent,
             "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent, first),
@@ -188,7 +193,7 @@ def coded(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
 
 
-def _compare_script(store: Store, pages: list[BoardPage], kept: set[str]) -> str:
+def _compare_script(store: Store, pages: list[BoardPage], sources: Mapping[str, Submission]) -> str:
     """What compare.html needs, as a script that sets one variable: a page from file:// may not fetch."""
     data = {
         page.board.name: {
@@ -199,7 +204,7 @@ def _compare_script(store: Store, pages: list[BoardPage], kept: set[str]) -> str
             "records": [
                 {name: row[name] for name in ("record", "number", "title", "date", "score", "speedup", "steps",
                  "loss_mean", "loss_std", "runs", "p_value", "code_lines", "machine", "torch", "authors")}
-                | {"page": record_page(row), "source": source_file(row) if row["record"] in kept else None}
+                | {"page": record_page(row), "source": source_file(row["record"]) if row["record"] in sources else None}
                 for row in page.records
             ],
         }
@@ -208,23 +213,19 @@ def _compare_script(store: Store, pages: list[BoardPage], kept: set[str]) -> str
     return f"window.BOARDS = {json.dumps(data)};\n"
 
 
-def source_file(row: Row) -> str:
+def source_file(record: str) -> str:
     """The file in data/sources/ with a record's source."""
-    return f"{row['record'].replace('/', '-')}.js"
+    return f"{record.replace('/', '-')}.js"
 
 
-def _write_sources(out: Path, store: Store, records: Path) -> set[str]:
-    """The source and hyperparameters of every own record, a script each; answers the records that have one."""
+def _write_sources(out: Path, sources: Mapping[str, Submission]) -> None:
+    """The source and hyperparameters of every own record, a script each."""
     out.mkdir(parents=True, exist_ok=True)
-    kept = set()
-    for row in store.records:
-        if submission := submission_of(row, records):
-            hparams = {name: declared.default for name, declared in submission.manifest.hparams.items()}
-            files = {name: content.decode(errors="replace") for name, content in sorted(submission.files.items())}
-            said = json.dumps({"hparams": hparams, "files": files})
-            (out / source_file(row)).write_text(f"window.SOURCES[{json.dumps(row['record'])}] = {said};\n")
-            kept.add(row["record"])
-    return kept
+    for record, submission in sources.items():
+        hparams = {name: declared.default for name, declared in submission.manifest.hparams.items()}
+        files = {name: content.decode(errors="replace") for name, content in sorted(submission.files.items())}
+        said = json.dumps({"hparams": hparams, "files": files})
+        (out / source_file(record)).write_text(f"window.SOURCES[{json.dumps(record)}] = {said};\n")
 
 
 def _cleaned(value: Any) -> Any:

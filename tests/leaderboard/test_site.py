@@ -198,8 +198,12 @@ def test_the_record_page_shows_every_run_and_what_the_log_is(built: Path) -> Non
     assert "No log is archived" in Page(built / "nanogpt-1/086.html").text
 
 
-def test_the_home_page_is_small(built: Path) -> None:
+def test_the_home_page_is_small(built: Path, tmp_path: Path) -> None:
     assert (built / "index.html").stat().st_size < 500_000
+    many = dataclasses.replace(toy_store(1000), methods=[])
+    site.build(tmp_path / "site", dataclasses.replace(site.read(tmp_path / "no-records"), store=many))
+    assert 100_000 < (tmp_path / "site/index.html").stat().st_size < 500_000
+    assert (tmp_path / "site/toy-cpu-1thread/1000.html").is_file()
 
 
 def test_the_data_can_be_read_back(built: Path) -> None:
