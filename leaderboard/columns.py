@@ -1,9 +1,4 @@
-"""What every column of every frame means, in what unit, and its pandas type.
-
-A board is one (task, hardware class), `gcide/cpu-1thread`, or one track of an imported history, `nanogpt/1`. A record
-is named `BOARD/NUMBER`, three digits. Losses are nats per token, times wall-clock seconds, ratios reference over
-candidate: above 1 is faster. What is not known is missing (NaN, NaT, None), never zero.
-"""
+"""What every column of every frame means, in what unit, and its pandas type: `CONVENTIONS`, then frame by frame."""
 
 from __future__ import annotations
 
@@ -17,12 +12,24 @@ FLAG = "boolean"
 DAY = "datetime64[s]"
 
 
+CONVENTIONS = """\
+A board is one (task, hardware class), `gcide/cpu-1thread`, or one track of an imported history, `nanogpt/1`. A record
+is named `BOARD/NUMBER`, three digits. Losses are nats per token, times wall-clock seconds, ratios reference over
+candidate: above 1 is faster. Intervals are one-sided at 99% on either side. What is not known is missing (NaN, NaT,
+None), never zero."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column: its pandas type and what it holds."""
 
     dtype: str
     what: str
+
+    @property
+    def shown_type(self) -> str:
+        """The type as people read it."""
+        return "list of strings" if self.dtype == LIST else self.dtype
 
 
 RECORDS = {

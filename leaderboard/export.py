@@ -2,7 +2,7 @@
 
     python -m leaderboard.export        # or: speedrun board export
 
-leaderboard.json, the table between the markers of README.md, CITATION.cff and docs/badge.svg.
+leaderboard.json, the table between the markers of README.md, CITATION.cff, docs/badge.svg and docs/columns.md.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def generated(records: Path = RECORDS) -> dict[Path, str]:
         readme: with_table(readme.read_text(), board),
         ROOT / "CITATION.cff": citation(),
         ROOT / "docs" / "badge.svg": badge(board),
+        ROOT / "docs" / "columns.md": described_columns(),
     }
 
 
@@ -122,6 +123,19 @@ def citation() -> str:
         "authors:\n"
         f"  - name: The {project['name']} contributors\n"
     )
+
+
+def described_columns() -> str:
+    """docs/columns.md: every column of every frame."""
+    parts = [
+        "# The frames\n\nWritten by `speedrun board export` from `leaderboard/columns.py`. `import leaderboard` gives "
+        "each\nas a pandas frame, such as `leaderboard.records()`; the site has them as CSV and Parquet.\n\n"
+        f"{columns.CONVENTIONS}\n"
+    ]
+    for name, described in columns.FRAMES.items():
+        rows = "\n".join(f"| `{column}` | {what.shown_type} | {what.what} |" for column, what in described.items())
+        parts.append(f"\n## {name}\n\n| column | type | what it is |\n|---|---|---|\n{rows}\n")
+    return "".join(parts)
 
 
 def badge(board: Store) -> str:

@@ -6,6 +6,7 @@ import ast
 import difflib
 from collections.abc import Mapping
 
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # lists of statements in a statement
 WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -40,9 +41,13 @@ def changed_lines(before: Mapping[str, list[str]], after: Mapping[str, list[str]
 
 
 def _docstrings(tree: ast.Module) -> set[int]:
-    """The numbers of the lines that docstrings take."""
+    """The numbers of the lines that docstrings take. Only statements are visited: expressions hold none."""
     found: set[int] = set()
-    for node in ast.walk(tree):
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for name in BLOCKS:
+            waiting += getattr(node, name, ())
         if isinstance(node, WITH_DOCSTRING) and node.body and ast.get_docstring(node, clean=False) is not None:
             first = node.body[0]
             found.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))

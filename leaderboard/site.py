@@ -130,7 +130,11 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
     for baseline in content.baselines:
         yield f"baseline/{baseline.task}/index.html", "baseline.html", {"baseline": baseline}
     files = downloads.DESCRIPTIONS
-    yield "data/index.html", "downloads.html", {"files": files, "frames": columns.FRAMES}
+    yield (
+        "data/index.html",
+        "downloads.html",
+        {"files": files, "frames": columns.FRAMES, "conventions": columns.CONVENTIONS},
+    )
 
 
 def _board_pages(

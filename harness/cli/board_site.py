@@ -58,7 +58,7 @@ def serve(
 
 
 def export() -> None:
-    """Write leaderboard.json, the README's table, CITATION.cff and the badge anew from the records."""
+    """Write leaderboard.json, the README's table, CITATION.cff, docs/columns.md and the badge anew from the records."""
     from leaderboard.export import generated
 
     for path, changed in _written(generated()).items():

@@ -187,6 +187,8 @@ def test_lines_of_code_and_what_changed_in_them(chain: Board) -> None:
         ("# a comment\n\nx = 1  # more\n", ["x = 1  # more"]),
         ('"""Module."""\ndef f():\n    """Of f,\n    two lines."""\n    return """a\nb"""\n',
          ["def f():", 'return """a', 'b"""']),
+        ('try:\n    x\nexcept E:\n    class C:\n        "Of C."\nelse:\n    y = lambda: 0\n',
+         ["try:", "x", "except E:", "class C:", "else:", "y = lambda: 0"]),
         ("f(\n    1,\n\n    2,\n)\n", ["f(", "1,", "2,", ")"]),
         ("def broken(:\n\n  x\n", ["def broken(:", "x"]),
     ],
