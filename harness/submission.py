@@ -168,15 +168,20 @@ class Submission:
             raise UserError(f"{self.folder}/submission.toml: no [{section}.{name}]", f"use a declared name: {known}")
 
 
-def load_submission(folder: Path, task_override: Task | None = None) -> Submission:
-    """Reads and validates a submission folder. Raises UserError that names the file and the field."""
-    submission, refusals = inspect_submission(folder, task_override)
+def load_submission(folder: Path, task_override: Task | None = None, checked: str | None = None) -> Submission:
+    """Reads and validates a submission folder. Raises UserError that names the file and the field.
+
+    `checked`: the digest of a source that was validated before; files that still have it are not parsed again.
+    """
+    submission, refusals = inspect_submission(folder, task_override, checked)
     if submission is None:
         raise refusals[0]
     return submission
 
 
-def inspect_submission(folder: Path, task_override: Task | None = None) -> tuple[Submission | None, list[Refusal]]:
+def inspect_submission(
+    folder: Path, task_override: Task | None = None, checked: str | None = None
+) -> tuple[Submission | None, list[Refusal]]:
     """A submission, or everything that is wrong with its folder. Raises UserError where there is no such folder."""
     path = folder / "submission.toml"
     if not folder.is_dir():
@@ -186,11 +191,15 @@ def inspect_submission(folder: Path, task_override: Task | None = None) -> tuple
         task = task_override or load_task(manifest.task)
     except UserError as error:
         return None, [Refusal("manifest", error.message, error.remedy)]  # without a task there are no caps
-    files, refusals = _read_files(folder, task)
+    caps = min(task.caps.values(), key=lambda caps: caps.source_bytes)
+    files, refusals = _read_files(folder, caps)
+    digest = folder_digest(files)
+    if refusals or digest != checked:
+        refusals += _wrong_sources(folder, files, caps)
     refusals += _wrong_shapes(path, manifest.evaluation, task)
     if refusals:
         return None, refusals
-    return Submission(folder.resolve(), manifest, task, files, folder_digest(files)), []
+    return Submission(folder.resolve(), manifest, task, files, digest), []
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -224,9 +233,8 @@ def _wrong_shapes(path: Path, shape: EvaluationShape, task: Task) -> list[Refusa
     return refusals
 
 
-def _read_files(folder: Path, task: Task) -> tuple[dict[str, bytes], list[Refusal]]:
-    """The contents by relative path, line ends made LF, and what is wrong with them. Nothing too large is read."""
-    caps = min(task.caps.values(), key=lambda caps: caps.source_bytes)
+def _read_files(folder: Path, caps: Caps) -> tuple[dict[str, bytes], list[Refusal]]:
+    """The contents by relative path, line ends made LF, and what is wrong with the files. Nothing too large is read."""
     files: dict[str, bytes] = {}
     refusals: list[Refusal] = []
     room = caps.source_bytes
@@ -249,7 +257,7 @@ def _read_files(folder: Path, task: Task) -> tuple[dict[str, bytes], list[Refusa
         files[name] = content.replace(b"\r\n", b"\n")
     if not (folder / "train.py").exists() or (folder / "train.py").is_dir():
         refusals.append(Refusal("files", f"{folder}/train.py: no such file", "every submission has a train.py"))
-    return files, refusals + _wrong_sources(folder, files, caps)
+    return files, refusals
 
 
 def _wrong_kind(path: Path, name: str) -> Refusal | None:

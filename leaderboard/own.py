@@ -191,7 +191,8 @@ def _read_record(folder: Path, as_of: str | None, tasks: Callable[[str], Task]) 
 def _submission(folder: Path, campaign: Campaign[DecidedCampaign], tasks: Callable[[str], Task]) -> Submission | None:
     if not (folder / SUBMISSION).is_dir():
         return None
-    return load_submission(folder / SUBMISSION, tasks(campaign.plan.task_source))
+    plan = campaign.plan
+    return load_submission(folder / SUBMISSION, tasks(plan.task_source), checked=plan.arms[CANDIDATE].digest)
 
 
 def _read_attempt(folder: Path) -> Attempt:
