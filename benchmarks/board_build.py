@@ -12,7 +12,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import random
 import shutil
 import tempfile
@@ -61,6 +60,7 @@ def main() -> None:
         pages = site.build(Path(folder) / "site", content)
         built = time.process_time()
         home = (Path(folder) / "site" / "index.html").stat().st_size
+        load = os.getloadavg()[0]
         started = time.process_time()
         frames.every(where.records)
         rows = [
@@ -74,7 +74,9 @@ def main() -> None:
             ("home page, KB", f"{home / 1000:.0f}"),
         ]
     print(f"# Building the site\n\n`python benchmarks/board_build.py --records {count}`,", end=" ")
-    print(f"{datetime.date.today()}. {platform.machine()}, {os.cpu_count()} cores, one run.\n")
+    machine = fingerprint()
+    print(f"{datetime.date.today()}. {machine.cpu}, {machine.allowed_cores} cores, {load:.1f} processes running or")
+    print("waiting on average over the last minute (1.0 is this one alone), one run.\n")
     print("| what | |\n|---|--:|")
     for name, value in rows:
         print(f"| {name} | {value} |")
@@ -94,7 +96,8 @@ def made_up_history(where: Where, folder: Path, count: int) -> None:
         day = datetime.datetime(2026, 1, 1) + datetime.timedelta(hours=HOURS * number)
         method = {"kind": "architecture", "summary": "Made up.", "source": "nobody"}
         changes = {
-            "id": f"gcide/cpu-1thread/{place.name}", "parent": parent, "filed": f"{day:%Y-%m-%d}",
+            "id": f"gcide/cpu-1thread/{place.name}", "parent": parent,
+            "submission": load_submission(place / "submission", TASK).digest, "filed": f"{day:%Y-%m-%d}",
             "title": f"Made up, number {number}", "authors": [f"@person{drawn.randrange(99)}"],
             "seconds": 60 * 0.998**number, "methods": {f"m{number}": method}, "methods_added": [f"m{number}"],
             "methods_dropped": [f"m{number - 9}"] if number > 12 else [],

@@ -184,15 +184,14 @@ def _read_record(folder: Path, as_of: str | None, tasks: Callable[[str], Task]) 
     return OwnRecord(
         place="/".join(folder.parts[-3:]), record=record, campaign=campaign, verdict=read_verdict(campaign),
         verifications=[check for check in checks if as_of is None or check.date <= as_of],
-        submission=_submission(folder, campaign, tasks),
+        submission=_submission(folder, record, tasks(campaign.plan.task_source)),
     )  # fmt: skip
 
 
-def _submission(folder: Path, campaign: Campaign[DecidedCampaign], tasks: Callable[[str], Task]) -> Submission | None:
+def _submission(folder: Path, record: Record, task: Task) -> Submission | None:
     if not (folder / SUBMISSION).is_dir():
         return None
-    plan = campaign.plan
-    return load_submission(folder / SUBMISSION, tasks(plan.task_source), checked=plan.arms[CANDIDATE].digest)
+    return load_submission(folder / SUBMISSION, task, checked=record.submission)
 
 
 def _read_attempt(folder: Path) -> Attempt:
