@@ -268,7 +268,7 @@ def test_own_evidence_is_on_its_pages(visit: Callable[..., Browser]) -> None:
     ):
         assert part in said  # fmt: skip
     said = visit("toy-cpu-1thread/methods/smear.html").evaluate("document.body.innerText")
-    assert "Record 3 brought nothing else, and was 1.1" in said and "It took 1 lines" in said
+    assert "Record 3 brought nothing else, and was 1.1" in said and "It took 1 line:" in said
     said = visit("attempts.html").evaluate("document.body.innerText")
     assert "slower" in said
     visit("attempts.html?verdict=slower")

@@ -12,6 +12,7 @@ import pytest
 
 from harness.errors import UserError
 from leaderboard import charts, columns, site, store
+from leaderboard.compare import difference
 from leaderboard.store import Board, Row, Store
 from tests.cli.test_run import speedrun
 from tests.evidence.board import Board as RacedBoard
@@ -268,3 +269,12 @@ def test_the_command_builds_the_site_of_a_day(tmp_path: Path) -> None:
     assert (tmp_path / "site/nanogpt-1/015.html").exists() and not (tmp_path / "site/nanogpt-1/022.html").exists()
     wrong = speedrun("board", "build", "--out", tmp_path / "other", "--as-of", "yesterday")
     assert wrong.returncode == 1 and "not a day" in wrong.stderr
+
+
+def test_two_own_records_differ_by_methods_hyperparameters_and_source(raced: RacedBoard) -> None:
+    known = site.read(raced.where.records).store
+    a, b = known.record("toy/cpu-1thread/1"), known.record("toy/cpu-1thread/3")
+    found = difference(known, a, b, raced.where.records)
+    assert found["methods"] == {"first": [], "second": ["rope", "smear"]}
+    assert found["hparams"] == {} and found["facts"]["score"] == [a["score"], b["score"]]
+    assert "+LAST = 1" in found["source"] and "+++ b/train.py" in found["source"]
