@@ -28,9 +28,11 @@ baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide
 	@$(BIN)/speedrun run baseline
 
 test: $(READY) lint  ## The test suite and the linters (under 15 minutes)
+	@sh tools/install-chromium.sh
 	$(BIN)/python -m pytest
 
 test-all: $(READY) lint  ## Longer fuzzing, the full fault table and a real baseline run too (under 60 minutes)
+	@sh tools/install-chromium.sh
 	@$(BIN)/speedrun data prepare gcide
 	$(BIN)/python -m pytest -m ''
 
