@@ -73,7 +73,8 @@ def build(out: Path, content: Content) -> int:
     store = content.store
     pages = [_board_page(store, board) for board in store.boards.values()]
     environment = _environment()
-    environment.globals |= {"boards": pages, "baselines": content.baselines, "as_of": content.as_of}
+    tuned_first = sorted(content.baselines, key=lambda baseline: not baseline.stages)
+    environment.globals |= {"boards": pages, "baselines": tuned_first, "as_of": content.as_of}
     count = 0
     for place, template, context in _pages(content, pages):
         path = out / place

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.paths import BASELINES
+from leaderboard import site
 from leaderboard.baseline import STAGES, Baseline, baselines, rendered
 from tests.tuning.test_report import copy_of_baseline
 
@@ -78,3 +80,23 @@ def test_tables_and_plots_scroll_by_themselves() -> None:
     assert 'aria-label="Table: Cost"' in shown and 'aria-label="Table: Cost, 2"' in shown
     assert '<div class="scroll plot" role="region" aria-label="What it shows" tabindex="0"><img src="x.svg"' in shown
     assert shown.count("<div") == shown.count("</div>") == 3
+
+
+def test_the_page_says_what_is_missing(tuned: list[Baseline], tmp_path: Path) -> None:
+    (whole,) = tuned
+    pages = {
+        "not-reported": (dataclasses.replace(whole, report=None), "the report on them is not written yet"),
+        "other-source": (dataclasses.replace(whole, stages=[], problem="<b>gone</b>"), "Its trials cannot be shown."),
+        "no-trial": (dataclasses.replace(whole, trials=0, report=None), "no trial has been run"),
+        "no-protocol": (Baseline("x", "A title", tmp_path), "It has no protocol of a tuning yet"),
+    }
+    named = [dataclasses.replace(one, task=task) for task, (one, _) in pages.items()]
+    content = site.read(tmp_path / "no-records", "2024-06-30")
+    site.build(tmp_path / "site", dataclasses.replace(content, baselines=named))
+    for task, (one, said) in pages.items():
+        text = (tmp_path / "site" / "baseline" / task / "index.html").read_text()
+        assert said in text, task
+        assert all((tmp_path / "site" / "baseline" / task / file).is_file() for file in one.files)
+    assert "&lt;b&gt;gone&lt;/b&gt;" in (tmp_path / "site/baseline/other-source/index.html").read_text()
+    nav = (tmp_path / "site/index.html").read_text()
+    assert 'href="baseline/not-reported/index.html"' in nav  # the first with a protocol

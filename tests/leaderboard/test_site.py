@@ -247,7 +247,7 @@ def test_the_site_as_it_was_on_a_day(raced: RacedBoard, tmp_path: Path) -> None:
 
     site.build(tmp_path, site.read(raced.where.records, "2025-10-23"))
     for path, page in pages(tmp_path).items():
-        assert "As it was known at the end of 2025-10-23." in page.text, path
+        assert "as they were known at the end of 2025-10-23" in page.text, path
     assert (tmp_path / "nanogpt-1/040.html").is_file() and not (tmp_path / "nanogpt-1/041.html").exists()
     assert (tmp_path / "nanogpt-1/methods/muon.html").is_file()
     assert not (tmp_path / "nanogpt-1/methods/normuon.html").exists()
