@@ -23,12 +23,19 @@ from harness.errors import UserError
 from harness.evidence.arms import Where
 from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, DecidedCampaign
-from harness.evidence.race import BASELINE_RUNS, settled_after, time_left
+from harness.evidence.plans import (
+    CANDIDATE,
+    REFERENCE,
+    BaselineCampaign,
+    Calibration,
+    CalibrationCampaign,
+    DecidedCampaign,
+)
+from harness.evidence.race import settled_after, time_left
 from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, file_record
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
-from harness.evidence.verifications import keep_verification
+from harness.evidence.verifications import Verification, keep_verification
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
@@ -167,11 +174,23 @@ def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: 
         output.line(
             f"{'filed':<17} {interval(found.filed)} against {found.against}; differ by chance: p {found.p or 0:.3g}"
         )
+    else:
+        _print_repetition(found)
     said = "agrees" if found.agrees else "DOES NOT AGREE"
     alone = "confirms it by itself" if found.confirms else "does not show it by itself"
     output.line(
         f"{'verification':<17} {said} with {found.record}; this race {alone}", "green" if found.agrees else "red"
     )
+
+
+def _print_repetition(found: Verification) -> None:
+    """The first record is compared with itself, as filed."""
+    (loss_filed, loss), (seconds_filed, seconds) = found.losses, found.seconds
+    if loss is None or seconds is None or found.p is None:
+        return
+    output.line(f"{'loss':<17} {loss:.4f} here, {loss_filed:.4f} as filed; differ by chance: p {found.p:.3g}")
+    machine = "the same kind of machine" if found.same_machine else "another kind of machine"
+    output.line(f"{'seconds':<17} {seconds:.1f} here, {seconds_filed:.1f} as filed, on {machine}")
 
 
 def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> None:
@@ -213,7 +232,9 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     facts.append(
         ("pairs" if len(arms) > 1 else "runs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}")
     )
-    faster = f", lower limit above {verdict.minimum_ratio:g}" if len(arms) > 1 else f", {BASELINE_RUNS} judged runs"
+    faster = f", lower limit above {verdict.minimum_ratio:g}"
+    if isinstance(plan, BaselineCampaign):
+        faster = f", {plan.least_runs} judged runs"
     facts.append(("a record needs", f"target reached at p <= 0.01{faster}"))
     facts.append(("calibration", describe_calibration(plan.calibration)))
     if len(arms) > 1:

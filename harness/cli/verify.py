@@ -15,7 +15,9 @@ def verify(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every record of the task and class, oldest first.")] = False,
     first: Annotated[bool, typer.Option("--first", help="Race against the first record, not the parent.")] = False,
-    pairs: Annotated[int, typer.Option(help="At most so many pairs: 4, 6, 8, 12 or 16.")] = 8,
+    pairs: Annotated[
+        int, typer.Option(help="At most so many pairs: 4, 6, 8, 12 or 16. The first record: so many runs.")
+    ] = 8,
     task: Annotated[str, typer.Option(help="Task of `best` and --all.")] = options.DEFAULT_TASK,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     as_json: options.Json = False,

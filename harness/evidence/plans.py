@@ -168,6 +168,7 @@ class BaselineCampaign(DecidedCampaign):
     """The first record of a task and class, which has nothing to be raced against: does it reach the target?"""
 
     kind: Literal["baseline"] = "baseline"
+    least_runs: int = Field(default=10, ge=1)  # judged runs that it takes at least
 
     @model_validator(mode="after")
     def _is_a_baseline(self) -> BaselineCampaign:
