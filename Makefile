@@ -23,9 +23,9 @@ $(READY): requirements.lock pyproject.toml
 	@sh tools/install-bubblewrap.sh
 	@touch $(READY)
 
-baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide
+baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide; RUNS=8 repeats the whole evidence
 	@$(BIN)/speedrun data prepare gcide
-	@$(BIN)/speedrun run baseline
+	@$(BIN)/speedrun $(if $(RUNS),verify baseline --pairs $(RUNS),run baseline)
 
 test: $(READY) lint  ## The test suite and the linters (under 15 minutes)
 	$(BIN)/python -m pytest

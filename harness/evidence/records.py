@@ -104,6 +104,15 @@ def history(where: Where) -> list[Path]:
     return sorted(path.parent for path in (where.records / where.task / where.hardware).glob(f"[0-9]*/{RECORD}"))
 
 
+def reigning_baseline(where: Where) -> Path:
+    """The folder of the latest record of kind `baseline` of a task and class. Raises UserError where there is none."""
+    folders = [folder for folder in history(where) if load_record(folder).kind == "baseline"]
+    if not folders:
+        what = f"baseline: no baseline is a record yet for {where.task} on {where.hardware}"
+        raise UserError(what, "`speedrun run baseline` runs it once; `speedrun submit baseline` files the first record")
+    return folders[-1]
+
+
 def load_record(folder: Path) -> Record:
     """Reads record.json of any known version. Raises UserError that names file and field."""
     path = folder / RECORD

@@ -56,6 +56,12 @@ def test_a_first_record_that_comes_out_with_another_loss_disagrees(chain: Board)
     assert problems(chain) == []
 
 
+def test_the_baseline_can_be_named_without_its_number(chain: Board) -> None:
+    assert verify(chain, "baseline", "--task", "toy", "--pairs", 4)["record"] == "toy/cpu-1thread/001-adamw"
+    with pytest.raises(UserError, match="no baseline is a record yet for other"):
+        verify(chain, "baseline", "--task", "other")
+
+
 def test_one_run_of_the_first_record_is_refused(chain: Board) -> None:
     with pytest.raises(UserError, match="no spread"):
         verify(chain, "toy/cpu-1thread/001", "--pairs", 1)
