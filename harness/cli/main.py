@@ -29,6 +29,7 @@ from harness.cli import (
     output,
     race,
     records,
+    rehearse,
     resume,
     run,
     submit,
@@ -57,6 +58,7 @@ app.command()(submit.submit)
 app.command()(verify.verify)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
+app.command()(rehearse.rehearse)
 app.command()(doctor.doctor)
 app.command()(methods.methods)
 app.command("import-logs")(import_logs.import_logs)
