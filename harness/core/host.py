@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.child import Child
 from harness.core.failures import Failure, RunFailed
-from harness.core.printed import ended_how
+from harness.core.printed import OUT_OF_MEMORY, ended_how
 from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, plain_text
 from harness.core.sandbox import Sandbox
 from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
@@ -193,4 +193,6 @@ class ModelHost:
         how = ended_how(self._child.exit_status())
         self._child.close()
         said = self._child.printed.tail()
-        return RunFailed(Failure.HOST_CRASH, f"{self._name} {how} too early; its last lines:\n{said}")
+        full = "\nthe GPU's memory is full: lower batch or length under [evaluation] in submission.toml"
+        remedy = full if OUT_OF_MEMORY in said else ""
+        return RunFailed(Failure.HOST_CRASH, f"{self._name} {how} too early; its last lines:\n{said}{remedy}")
