@@ -158,7 +158,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def build_optimizers(model, run):
-    """Muon for the blocks' matrices and AdamW for the rest, or AdamW for all; each kind of parameter has its own rate."""
+    """Muon for the blocks' matrices, AdamW for the rest or for all; each kind of parameter has its rate."""
     kinds = {"matrix": [], "embedding": [], "head": [], "vector": []}
     parts = []  # of the matrices
     for name, parameter in model.named_parameters():

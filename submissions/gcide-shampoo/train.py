@@ -186,7 +186,7 @@ def norms(blocks):
 
 
 def build_optimizers(model, run):
-    """Shampoo for the blocks' matrices and AdamW for the rest, or AdamW for all; each kind of parameter has its own rate."""
+    """Shampoo for the blocks' matrices, AdamW for the rest or for all; each kind of parameter has its rate."""
     kinds = {"matrix": [], "embedding": [], "head": [], "vector": []}
     for name, parameter in model.named_parameters():
         kind = name.split(".")[0] if parameter.dim() == 2 else "vector"
