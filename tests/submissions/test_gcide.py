@@ -91,7 +91,7 @@ def test_every_parameter_has_one_optimizer(method: str) -> None:
 
 
 @every
-@pytest.mark.parametrize("on", [True, False], ids=["with", "without"])
+@pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["with", "without"])
 def test_a_whole_run_is_judged_and_learns(method: str, on: bool, toy: Toy, tmp_path: Path) -> None:
     task = toy.task.model_copy(update={"imports": load_task("gcide").imports})
     submission = load_submission(tiny_copy(GCIDE[method], tmp_path / "copy"), task)
