@@ -15,7 +15,7 @@ from harness.submission import load_submission
 from harness.tuning.design import Design
 from harness.tuning.protocol import load_protocol
 from tests.conftest import Toy
-from tests.submissions.modules import GCIDE, GCIDE_BASELINE, load_module, manifest, settings, tiny_copy
+from tests.submissions.modules import GCIDE, GCIDE_BASELINE, TEXTBOOK, load_module, manifest, settings, tiny_copy
 
 torch = pytest.importorskip("torch")
 
@@ -58,26 +58,44 @@ def leaves(shapes: list[tuple[int, ...]]) -> Tensors:
 # All of them
 
 
+def trained(folder: Path, dropped: tuple[str, ...], **hparams: Any) -> dict[str, torch.Tensor]:
+    """The weights after a few steps of a submission's own model, schedule and optimizers on the same tokens."""
+    hparams |= {"width": 96, "layers": 2, "steps": 6, "warmup": 0.3}
+    model, built = optimizers(folder, dropped, **hparams)
+    train, run = load_module(folder, "train"), settings(folder, dropped, **hparams)
+    tokens = torch.randint(0, 64, (6, 4, 17), generator=torch.Generator().manual_seed(0))
+    for step, rows in enumerate(tokens):
+        logits = model(rows[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).backward()
+        for optimizer in built:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * train.schedule(step, run)
+            optimizer.step()
+            optimizer.zero_grad()
+    return model.state_dict()
+
+
 @every
 def test_without_its_method_a_submission_is_the_baseline(method: str) -> None:
     """At the baseline's hyperparameters bit for bit: model, initialization, schedule, AdamW."""
     shared = {name: hparam["default"] for name, hparam in manifest(GCIDE_BASELINE)["hparams"].items()}
-    shared |= {"width": 96, "layers": 2, "steps": 6, "warmup": 0.3}
-    tokens = torch.randint(0, 64, (6, 4, 17), generator=torch.Generator().manual_seed(0))
-    trained = []
-    for folder, dropped in ((GCIDE_BASELINE, ()), (GCIDE[method], (method,))):
-        model, built = optimizers(folder, dropped, **shared)
-        train, run = load_module(folder, "train"), settings(folder, dropped, **shared)
-        for step, rows in enumerate(tokens):
-            logits = model(rows[:, :-1])
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten()).backward()
-            for group in (group for optimizer in built for group in optimizer.param_groups):
-                group["lr"] = group["base_lr"] * train.schedule(step, run)
-            for optimizer in built:
-                optimizer.step()
-                optimizer.zero_grad()
-        trained.append(model.state_dict())
-    torch.testing.assert_close(trained[1], trained[0], rtol=0, atol=0)
+    found, right = trained(GCIDE[method], (method,), **shared), trained(GCIDE_BASELINE, (), **shared)
+    torch.testing.assert_close(found, right, rtol=0, atol=0)
+
+
+def test_the_textbook_adamw_is_the_baseline_at_one_rate_but_for_what_decays() -> None:
+    shared = {name: hparam["default"] for name, hparam in manifest(TEXTBOOK)["hparams"].items()}
+    rates = {f"{kind}_lr": shared["lr"] for kind in ("matrix", "embedding", "head", "vector")}
+    plain = shared | rates | {"weight_decay": 0.0}
+    right = trained(GCIDE_BASELINE, (), **plain)
+    torch.testing.assert_close(trained(TEXTBOOK, (), **plain), right, rtol=0, atol=0)
+    decayed = trained(TEXTBOOK, (), **plain | {"weight_decay": 3.0})
+    assert not any(torch.equal(decayed[name], right[name]) for name in right)
+    _, (adamw,) = optimizers(TEXTBOOK, decay_vectors=False)
+    assert [({p.dim() for p in group["params"]}, group["weight_decay"]) for group in adamw.param_groups] == [
+        ({2}, 0.01),
+        ({1}, 0.0),
+    ]
 
 
 @every
