@@ -1,8 +1,8 @@
 """Muon on the model of the AdamW baseline: the blocks' matrices by orthogonalized momentum, the rest by AdamW.
 
 speedrun run gcide-muon
-speedrun run gcide-muon --drop muon         # AdamW for the matrices too: the baseline
-speedrun run gcide-muon --drop bfloat16     # orthogonalizes in float32
+speedrun run gcide-muon --set muon_precision=float32
+speedrun run gcide-muon --drop muon     # AdamW for the matrices too: the baseline
 """
 
 import math
@@ -111,7 +111,7 @@ def build_model(run):
 
 
 def orthogonalize(update, dtype, steps=5):
-    """Nearly U V^T for every matrix U S V^T of [count, rows, columns], in float32: singular values of 0.7 to 1.2.
+    """Nearly U V^T for every matrix U S V^T of [count, rows, columns], by way of `dtype`: singular values of 0.7 to 1.2.
 
     Newton-Schulz: X <- aX + (bA + cA^2)X with A = XX^T (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
     """
@@ -129,15 +129,15 @@ def orthogonalize(update, dtype, steps=5):
 class Muon(torch.optim.Optimizer):
     """Momentum of matrices, orthogonalized. Matrices of one shape are stacked, so that each product is one call.
 
-    `parts` says for every parameter into how many matrices its rows are cut. Nesterov's look ahead and the decay are
-    those of torch.optim.Muon; `scale` is a name in SCALES.
+    `parts` says into how many matrices the rows of a parameter are cut, if not one. Nesterov's look ahead and the decay
+    are those of torch.optim.Muon; `scale` is a name in SCALES.
     """
 
     def __init__(self, parameters, parts, lr, momentum, weight_decay, scale, dtype):
         by_shape = {}
-        for parameter, count in zip(parameters, parts, strict=True):
+        for parameter in parameters:
             rows, columns = parameter.shape
-            by_shape.setdefault((rows // count, columns), []).append(parameter)
+            by_shape.setdefault((rows // parts.get(parameter, 1), columns), []).append(parameter)
         groups = [{"params": alike, "shape": shape} for shape, alike in by_shape.items()]
         super().__init__(groups, {"lr": lr, "base_lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.scale, self.dtype = SCALES[scale], dtype
@@ -160,16 +160,14 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(model, run):
     """Muon for the blocks' matrices, AdamW for the rest or for all; each kind of parameter has its rate."""
     kinds = {"matrix": [], "embedding": [], "head": [], "vector": []}
-    parts = []  # of the matrices
     for name, parameter in model.named_parameters():
         kind = name.split(".")[0] if parameter.dim() == 2 else "vector"
         kinds["matrix" if kind == "blocks" else kind].append(parameter)
-        if kind == "blocks":
-            parts.append(run.hparam("qkv_parts") if "query_key_value" in name else 1)
     optimizers = []
     if run.uses("muon"):
         muon = {name: run.hparam(f"muon_{name}") for name in ("lr", "momentum", "weight_decay", "scale")}
-        dtype = torch.bfloat16 if run.uses("bfloat16") else torch.float32
+        dtype = torch.bfloat16 if run.hparam("muon_precision") == "bfloat16" else torch.float32
+        parts = {block.attention.query_key_value.weight: run.hparam("qkv_parts") for block in model.blocks}
         optimizers.append(Muon(kinds.pop("matrix"), parts, dtype=dtype, **muon))
     groups = [
         {

@@ -141,7 +141,7 @@ def test_muon_is_torchs_muon() -> None:
     shapes = [(24, 24), (72, 24), (24, 72), (24, 24)]
     train, ours, theirs = train_module("muon"), leaves(shapes), leaves(shapes)
     options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
-    muon = train.Muon(ours, [1] * 4, scale="original", dtype=torch.bfloat16, **options)
+    muon = train.Muon(ours, {}, scale="original", dtype=torch.bfloat16, **options)
     reference = torch.optim.Muon(theirs, adjust_lr_fn="original", **options)
     for mine, right, start in zip(descend(muon, ours, 5), descend(reference, theirs, 5), leaves(shapes), strict=True):
         # Both orthogonalize in bfloat16, in another order of summation.
@@ -153,7 +153,7 @@ def test_a_matrix_in_parts_is_taken_as_several() -> None:
     (whole,) = leaves([(72, 24)])
     apart = [torch.nn.Parameter(part.clone()) for part in whole.detach().split(24)]
     options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "scale": "original", "dtype": torch.float32}
-    together, separate = train.Muon([whole], [3], **options), train.Muon(apart, [1, 1, 1], **options)
+    together, separate = train.Muon([whole], {whole: 3}, **options), train.Muon(apart, {}, **options)
     for gradient in random_tensors([(72, 24)] * 3, 0):
         whole.grad = gradient
         for parameter, part in zip(apart, gradient.split(24), strict=True):
