@@ -111,7 +111,7 @@ def build_model(run):
 
 
 def orthogonalize(update, dtype, steps=5):
-    """Nearly U V^T for every matrix U S V^T of [count, rows, columns], by way of `dtype`: singular values of 0.7 to 1.2.
+    """Nearly U V^T for every matrix U S V^T of [count, rows, columns], in `dtype`: singular values of 0.7 to 1.2.
 
     Newton-Schulz: X <- aX + (bA + cA^2)X with A = XX^T (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
     """
