@@ -202,7 +202,7 @@ def test_blocks_cover_matrices_of_any_shape_once(method: str) -> None:
 
 @pytest.mark.parametrize("refresh", [1, 3])
 def test_soap_is_that_of_pytorch_optimizer(refresh: int) -> None:
-    library = pytest.importorskip("pytorch_optimizer")
+    library = pytest.importorskip("pytorch_optimizer", reason="not installed: make install")
     train, shapes = train_module("soap"), [(24, 24)] * 3
     ours, theirs = leaves(shapes), leaves(shapes)
     soap = train.SOAP(ours, 24, 0.01, (0.9, 0.95), 0.9, 1e-12, refresh, weight_decay=0.0)
@@ -295,7 +295,7 @@ def test_shampoo_waits_for_a_first_gradient() -> None:
 
 
 def test_ademamix_is_that_of_pytorch_optimizer() -> None:
-    library = pytest.importorskip("pytorch_optimizer")
+    library = pytest.importorskip("pytorch_optimizer", reason="not installed: make install")
     train, shapes = train_module("ademamix"), [(24, 24), (7, 24)]
     ours, theirs = leaves(shapes), leaves(shapes)
     groups = [{"params": ours, "lr": 0.01, "weight_decay": 0.1}]
