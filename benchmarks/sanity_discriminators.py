@@ -158,10 +158,8 @@ def run_missing(log: Log, seeds: Sequence[int], runs_dir: Path, workers: int) ->
         ]
 
         def done(trial: Trial, submission: Submission = submission) -> None:
-            job = trial.job
-            log.add(
-                Run(job.stage, submission.digest, job.hparams, job.seed, trial.val_loss, trial.status, trial.run_id)
-            )
+            job, source = trial.job, source_digest(submission)
+            log.add(Run(job.stage, source, job.hparams, job.seed, trial.val_loss, trial.status, trial.run_id))
             print(f"{job.stage}, seed {job.seed}: {trial.val_loss or trial.status}", file=sys.stderr, flush=True)
 
         with Dispatcher(Place(submission, hardware_class("cpu-1thread"), DATA, runs_dir, workers)) as dispatcher:
@@ -180,12 +178,14 @@ def difference(worse: dict[int, float | None], better: dict[int, float | None]) 
 
 def judged(expected: Expectation, mean: float, error: float) -> str:
     """Whether what was expected was seen. One seed has no error and decides nothing."""
-    if math.isnan(error) and math.isfinite(mean):
+    if math.isinf(mean):  # the worse one failed
+        return "seen" if math.isinf(expected.high) else "NOT SEEN"
+    if math.isnan(error):
         return "one seed only"
     distance = min(mean - expected.low, expected.high - mean)  # from the nearest end, positive inside
-    if math.isinf(distance) or abs(distance) > CLEAR * error:
-        return "seen" if distance > 0 else "NOT SEEN"
-    return "unclear"
+    if abs(distance) <= CLEAR * error:
+        return "unclear"
+    return "seen" if distance > 0 else "NOT SEEN"
 
 
 def report(log: Log, seeds: Sequence[int], command: str) -> str:
