@@ -123,7 +123,7 @@ class Shampoo(torch.optim.Optimizer):
     """Momentum between inverse roots of its factors (Gupta et al. 2018, https://arxiv.org/abs/1802.09568), in blocks.
 
     Every matrix is cut into square blocks, each with a left and a right factor, moving averages of G G^T and G^T G,
-    raised to -`exponent`: 1/4 in the paper, and often better 1/2. Roots are computed anew at each of the first
+    raised to -`exponent`, 1/4 in the paper. Roots are computed anew at each of the first
     `refresh` steps, then at every `refresh`-th. With `grafting` "adam" each block goes as far as Adam would take it
     (Anil et al. 2020, https://arxiv.org/abs/2002.09018); with "none" as far as its roots say.
     """
@@ -176,8 +176,8 @@ class Shampoo(torch.optim.Optimizer):
 def inverse_roots(factors, exponent, epsilon):
     """Symmetric factors [..., size, size] to the power -exponent, `epsilon` of the largest eigenvalue added to all."""
     values, vectors = torch.linalg.eigh(factors)
-    values = values.clamp(min=0) + epsilon * values[..., -1:]
-    values = values.clamp(min=1e-30)  # a block that had no gradient yet
+    largest = values[..., -1:]
+    values = torch.where(largest > 0, values.clamp(min=0) + epsilon * largest, 1.0)  # 1 before the first gradient
     return (vectors * values[..., None, :] ** -exponent) @ vectors.mT
 
 

@@ -279,16 +279,18 @@ def test_shampoo_without_memory_orthogonalizes() -> None:
     torch.testing.assert_close(start - ours.detach(), left @ right, rtol=0.02, atol=0.02)
 
 
-def test_shampoo_waits_for_a_first_gradient() -> None:
+@pytest.mark.parametrize("grafting", ["adam", "none"])
+def test_shampoo_waits_for_a_first_gradient(grafting: str) -> None:
     """The baseline's projections begin at zero, so that most matrices have no gradient in the first steps."""
     (ours,) = leaves([(16, 16)])
     start = ours.detach().clone()
-    optimizer = shampoo([ours], weight_decay=0.0, refresh=5)
-    ours.grad = torch.zeros(16, 16)
-    optimizer.step()
+    optimizer = shampoo([ours], weight_decay=0.0, refresh=2, grafting=grafting)
+    for _ in range(2):
+        ours.grad = torch.zeros(16, 16)
+        optimizer.step()
     torch.testing.assert_close(ours.detach(), start, rtol=0, atol=0)
-    (moved,) = descend(optimizer, [ours], 4)
-    assert 0.01 < (moved - start).abs().mean() < 0.04  # as far as Adam goes at this rate
+    (moved,) = descend(optimizer, [ours], 1)  # the roots are still those of nothing
+    assert 0 < (moved - start).abs().mean() < 0.05
 
 
 # AdEMAMix and NAdamW
