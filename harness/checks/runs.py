@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.checks.synthetic import make_task
@@ -47,11 +47,13 @@ class Trial:
 class Trials:
     """Runs one submission on a made-up task, everything in a folder that the caller removes."""
 
-    def __init__(self, submission: Submission, hardware: HardwareClass, folder: Path) -> None:
+    def __init__(
+        self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None
+    ) -> None:
         self._submission = submission
         self._hardware = hardware
         self._folder = folder.resolve()
-        self._seed = secrets.randbelow(SEED_LIMIT)
+        self._seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         self._task = make_task(submission.task, submission.manifest.evaluation, self._folder / "data")
         self._done = 0
         self.consulted: set[str] = set()
@@ -80,7 +82,18 @@ class Trials:
             trial = self.dry_run(dropped, LONG_DRY_STEPS)
         return trial
 
-    def _plan(self, dropped: Sequence[str], dry_steps: int | None, seed: int) -> Plan:
+    def instrumented_run(
+        self, dropped: Sequence[str], settings: Sequence[str], instrument: Callable[[Path], None]
+    ) -> tuple[Outcome, str]:
+        """A dry run of a source that `instrument` has changed, and what it printed. Nothing is compiled."""
+        plan = replace(self._plan(dropped, LONG_DRY_STEPS, self._seed, settings), compiled=None)
+        instrument(plan.source)
+        outcome = Referee(plan).run()
+        if outcome.reason is Failure.INTERRUPTED:
+            raise KeyboardInterrupt
+        return outcome, (plan.folder / "output.txt").read_text(errors="replace")
+
+    def _plan(self, dropped: Sequence[str], dry_steps: int | None, seed: int, settings: Sequence[str] = ()) -> Plan:
         submission, shape = self._submission, self._submission.manifest.evaluation
         self._done += 1
         folder = self._folder / f"run-{self._done}"
@@ -89,7 +102,7 @@ class Trials:
         return Plan(
             task=self._task, hardware=self._hardware, source=folder / "source",
             data_folder=self._folder / "data" / self._task.name, folder=folder, trust=probe().level, seed=seed,
-            methods=submission.methods(list(dropped)), hparams=submission.hparams([]),
+            methods=submission.methods(list(dropped)), hparams=submission.hparams(list(settings)),
             batch=shape.batch, length=shape.length, dry_steps=dry_steps,
             compiled=compiled if self._task.caps[self._hardware.device].compile_cpu_seconds else None,
         )  # fmt: skip
