@@ -47,9 +47,7 @@ class Trial:
 class Trials:
     """Runs one submission on a made-up task, everything in a folder that the caller removes."""
 
-    def __init__(
-        self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None
-    ) -> None:
+    def __init__(self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None) -> None:
         self._submission = submission
         self._hardware = hardware
         self._folder = folder.resolve()

@@ -91,7 +91,10 @@ class Counter:
         first = {name: first_lines(content) for name, content in python_files(self._submission.files).items()}
         tables = [json.loads(text) for text in told]
         statements = {
-            (name, first[name][line]) for table in tables for name, line in table["lines"] if line in first.get(name, {})
+            (name, first[name][line])
+            for table in tables
+            for name, line in table["lines"]
+            if line in first.get(name, {})
         }
         return Executed(frozenset(statements), max(int(table["peak_memory"]) for table in tables))
 

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from harness.cli import (
+    ablate,
     board,
     budget,
     calibrate,
@@ -55,6 +56,7 @@ app.command()(check.check)
 app.command()(race.race)
 app.command()(submit.submit)
 app.command()(verify.verify)
+app.command()(ablate.ablate)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)

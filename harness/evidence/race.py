@@ -1,4 +1,4 @@
-"""Races, and the first record of a task: planned before the first run, decided by plan and lines alone."""
+"""Races, ablations and the first record of a task: planned before the first run, decided by plan and lines alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.evidence.course import Block, Course, Ending, RunLine
 from harness.evidence.plans import (
     CANDIDATE,
     REFERENCE,
+    AblationCampaign,
     BaselineCampaign,
     Calibration,
     DecidedCampaign,
@@ -38,6 +39,7 @@ from harness.statistics import (
     TimedRun,
     Verdict,
     decide,
+    decide_difference,
     reaches_target,
     sequential_plan,
 )
@@ -59,12 +61,25 @@ def plan_race(
     s may be zero.
     """
     candidate, reference = sides
-    orders = [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(pairs)]
     return RaceCampaign(
         **conditions(candidate.submission.task, hardware, machine, now, "race"),
         **_deciding(candidate.submission.task, hardware, pairs, calibration),
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
-        schedule=_schedule(orders, judge_holdout),
+        schedule=_schedule(_pairs(pairs), judge_holdout),
+    )
+
+
+def plan_ablation(
+    record: Side, dropped: Sequence[str], hardware: str, pairs: int, calibration: Calibration, machine: Machine,
+    now: datetime,
+) -> AblationCampaign:  # fmt: skip
+    """Pairs of a record without some of its methods (the candidate) and the record itself. Raises as `plan_race`."""
+    without = replace(record, dropped=tuple(dropped))
+    return AblationCampaign(
+        **conditions(record.submission.task, hardware, machine, now, "ablation"),
+        **_deciding(record.submission.task, hardware, pairs, calibration),
+        arms={CANDIDATE: arm_of(without), REFERENCE: arm_of(record)},
+        schedule=_schedule(_pairs(pairs), judge_holdout=False),
     )
 
 
@@ -81,6 +96,11 @@ def plan_baseline(
         arms={CANDIDATE: arm_of(side)},
         schedule=_schedule([(CANDIDATE,)] * LOOKS[-1], judge_holdout),
     )
+
+
+def _pairs(count: int) -> list[tuple[str, str]]:
+    """Which arm runs first: A B B A cancels a drift."""
+    return [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(count)]
 
 
 def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[ScheduledRun]:
@@ -117,7 +137,8 @@ def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:
         decision = _decide_baseline(plan, course)
     else:
         pairs = [_pair(block) for block in course.blocks]
-        decision = decide(plan.deciding, pairs, plan.target, plan.calibration.slope)
+        asked = decide_difference if isinstance(plan, AblationCampaign) else decide
+        decision = asked(plan.deciding, pairs, plan.target, plan.calibration.slope)
     for runs in (*(block.runs for block in course.blocks), course.partial):
         for line in runs.values():
             if line.ending is Ending.INVALID:
