@@ -114,6 +114,27 @@ class Trials:
         return stack.enter_context(closing(host)), plan
 
 
+def same_training(
+    one: Submission, dropped: Sequence[str], other: Submission, hardware: HardwareClass, folder: Path
+) -> str:
+    """What differs between a submission with methods dropped and another one, in a dry run of one seed; "" if nothing.
+
+    On a CPU the exported weights must be the same to the last bit, on GPUs the weights at the start.
+    """
+    seed = secrets.randbelow(SEED_LIMIT)
+    trials = [
+        Trials(one, hardware, folder / "one", seed).dry_run(dropped),
+        Trials(other, hardware, folder / "other", seed).dry_run([]),
+    ]
+    for trial in trials:
+        if trial.outcome.reason is not None:
+            return f"{trial.outcome.reason}: {trial.outcome.message}"
+    start, end = ({getattr(t.outcome, name) for t in trials} for name in ("start_digest", "weights_digest"))
+    if len(start) > 1:
+        return "another model is built"
+    return "a few steps end at other weights" if len(end) > 1 and hardware.device == "cpu" else ""
+
+
 def _build(host: ModelHost, plan: Plan) -> Build:
     digest, failure = None, ""
     try:

@@ -31,6 +31,7 @@ from harness.cli import (
     race,
     records,
     resume,
+    revert,
     run,
     submit,
     tune,
@@ -57,6 +58,7 @@ app.command()(race.race)
 app.command()(submit.submit)
 app.command()(verify.verify)
 app.command()(ablate.ablate)
+app.command()(revert.revert)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(doctor.doctor)

@@ -9,57 +9,22 @@ from typing import Any
 
 import pytest
 
-from harness.campaign import Request
 from harness.checks import statements
-from harness.checks.statements import Difference
 from harness.errors import UserError
 from harness.evidence.ablations import ablations_of, check_ablations
 from harness.evidence.records import history
 from tests.evidence.board import Board
 from tests.evidence.fake import FakeRunner, Given
-from tests.toy_submission import MANIFEST
+from tests.evidence.loaded import FakeCounter, file_loaded
 
-BALLAST = """
-[methods.ballast]
-kind = "systems"
-summary = "Carries stones."
-source = "nobody"
-
-[hparams.steps]"""
 RECORD = "toy/cpu-1thread/001"
-
-
-class FakeCounter:
-    """Counts without running: three lines are a method's own, the last line of the script is shared."""
-
-    def __init__(self, submission: Any, *_: object) -> None:
-        self._lines = sorted(set(statements.first_lines(submission.files["train.py"]).values()))
-
-    def difference(self, dropped: list[str]) -> Difference:
-        own = frozenset(("train.py", line) for line in self._lines[:3])
-        shared = frozenset({("train.py", self._lines[-1])})
-        return Difference(own, shared, len(self._lines), 300 << 20, 280 << 20)
 
 
 @pytest.fixture
 def record(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """A board with one record of two methods: momentum is worth a quarter of the time, ballast costs as much."""
+    """A board with one record of two methods."""
     monkeypatch.setattr(statements, "Counter", FakeCounter)
-    usual = board.outcome
-
-    def outcome(request: Request) -> Given:
-        given = usual(request)
-        factor = (0.8 if "ballast" in request.dropped else 1.0) * (1.25 if "momentum" in request.dropped else 1.0)
-        seconds = given.seconds * factor
-        return Given(None, given.loss, seconds, seconds)
-
-    board.runner = FakeRunner(outcome)
-    folder = board.submission("loaded", 1.0)
-    (folder / "submission.toml").write_text(
-        (folder / "submission.toml").read_text().replace("[hparams.steps]", BALLAST)
-    )
-    assert board.submit(folder)["verdict"] == "record"
-    assert "[methods.momentum]" in MANIFEST
+    file_loaded(board)
     return board
 
 

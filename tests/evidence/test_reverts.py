@@ -1,0 +1,117 @@
+"""revert: a record without a method, or with one it had lost, raced for the next record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import statements
+from harness.errors import UserError
+from harness.evidence import reverts
+from harness.evidence.records import history, load_record
+from tests.evidence.board import Board
+from tests.evidence.loaded import FakeCounter, file_loaded
+
+FIRST, SECOND = "toy/cpu-1thread/001", "toy/cpu-1thread/002"
+
+
+@pytest.fixture
+def loaded(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board with one record of two methods; nothing is run, neither to count nor to compare."""
+    monkeypatch.setattr(statements, "Counter", FakeCounter)
+    monkeypatch.setattr(reverts, "same_training", lambda *_: "")
+    file_loaded(board)
+    return board
+
+
+def revert(board: Board, *arguments: object) -> dict[str, Any]:
+    done = board.invoke("revert", *arguments, "--into", board.folder / "made", "--json")
+    if isinstance(done.exception, UserError):
+        raise done.exception
+    assert done.exit_code == 0, done.exception
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def test_a_harmful_method_goes_and_its_code_with_it(loaded: Board) -> None:
+    said = revert(loaded, FIRST, "--drop", "ballast")
+    assert (said["verdict"], said["ratio"]) == ("record", pytest.approx(1.25, abs=0.01))
+    _, second = history(loaded.where)
+    record = load_record(second)
+    assert (record.methods_added, record.methods_dropped, list(record.methods)) == ([], ["ballast"], ["momentum"])
+    assert record.title == "speed 1.0 without ballast"
+    source = (second / "submission" / "train.py").read_text()
+    assert "carry" not in source and "ballast" not in source and 'run.uses("momentum")' in source
+    manifest = (second / "submission" / "submission.toml").read_text()
+    assert "stones" not in manifest and 'parent = "toy/cpu-1thread/001-loaded"' in manifest
+    assert loaded.problems() == []
+
+
+def test_a_useful_method_stays_and_the_attempt_is_kept(loaded: Board) -> None:
+    said = revert(loaded, FIRST, "--drop", "momentum")
+    assert (said["verdict"], said["record"]) == ("slower", None)
+    assert Path(said["folder"]).parent.name == "attempts"
+    assert len(history(loaded.where)) == 1
+    with pytest.raises(UserError, match="has been decided: slower"):
+        revert(loaded, FIRST, "--drop", "momentum")
+    assert loaded.problems() == []
+
+
+def test_a_method_that_was_lost_can_be_taken_in_again(loaded: Board) -> None:
+    revert(loaded, FIRST, "--drop", "ballast")
+    said = revert(loaded, SECOND, "--add", "ballast", "--from", FIRST)
+    assert said["verdict"] == "slower"
+    made = loaded.folder / "made" / "loaded-without-ballast-with-ballast"
+    assert "carry(model" in (made / "train.py").read_text()
+    assert 'parent = "toy/cpu-1thread/002-loaded-without-ballast"' in (made / "submission.toml").read_text()
+
+
+def test_a_candidate_that_trains_otherwise_is_not_raced(loaded: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reverts, "same_training", lambda *_: "a few steps end at other weights")
+    runs = len(loaded.runner.started)
+    with pytest.raises(UserError, match="does not train as with --drop: a few steps"):
+        revert(loaded, FIRST, "--drop", "ballast")
+    assert len(loaded.runner.started) == runs
+    assert not (loaded.folder / "made" / "loaded-without-ballast").exists()
+
+
+def test_a_candidate_that_somebody_edited_is_not_taken_for_the_revert(loaded: Board) -> None:
+    revert(loaded, FIRST, "--drop", "ballast")
+    script = loaded.folder / "made" / "loaded-without-ballast" / "train.py"
+    script.write_text(script.read_text().replace("std=0.01", "std=0.02"))
+    with pytest.raises(UserError, match="its source was changed"):
+        revert(loaded, FIRST, "--drop", "ballast")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((FIRST, "--drop", "muon"), "no [methods.muon]"),
+        ((FIRST, "--add", "momentum", "--from", FIRST), "has momentum already"),
+        (("toy/cpu-1thread/007", "--drop", "momentum"), "no such record"),
+        ((FIRST, "--drop", "ballast", "--trials", "3"), "--trials 3: too few"),
+        ((FIRST, "--drop", "ballast", "--trials", "16", "--tune", "steps"), "steps cannot be varied"),
+    ],
+)
+def test_what_the_user_can_fix(loaded: Board, arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        revert(loaded, *arguments)
+    assert said in raised.value.message
+
+
+def test_a_foreign_submission_lends_no_method(loaded: Board) -> None:
+    revert(loaded, FIRST, "--drop", "ballast")
+    foreign = loaded.submission("foreign", 1.0)
+    with pytest.raises(UserError, match="names none as its parent"):
+        revert(loaded, SECOND, "--add", "ballast", "--from", foreign)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(FIRST,), (FIRST, "--drop", "a", "--add", "b"), (FIRST, "--add", "b"), (FIRST, "--drop", "a", "--tune", "lr")],
+)
+def test_usage(loaded: Board, arguments: tuple[str, ...]) -> None:
+    assert loaded.invoke("revert", *arguments).exit_code == 2
