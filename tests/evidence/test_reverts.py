@@ -47,7 +47,21 @@ def test_a_harmful_method_goes_and_its_code_with_it(loaded: Board) -> None:
     assert "carry" not in source and "ballast" not in source and 'run.uses("momentum")' in source
     manifest = (second / "submission" / "submission.toml").read_text()
     assert "stones" not in manifest and 'parent = "toy/cpu-1thread/001-loaded"' in manifest
+    notes = (second / "notes.md").read_text()
+    assert "- dropped `ballast`: Carries stones. (systems; nobody)" in notes
+    assert "- hyperparameter `stones`: 3 before, not there now" in notes
+    assert "the record without `ballast` takes 1/1.2" in notes
+    assert "$ speedrun verify toy/cpu-1thread/002-loaded-without-ballast" in notes
     assert loaded.problems() == []
+
+
+def test_the_notes_list_what_else_was_raced_against_the_parent(loaded: Board) -> None:
+    lost = revert(loaded, FIRST, "--drop", "momentum")
+    revert(loaded, FIRST, "--drop", "ballast")
+    notes = (history(loaded.where)[1] / "notes.md").read_text()
+    assert "Other attempts against `toy/cpu-1thread/001-loaded`:" in notes
+    assert "- speed 1.0 without momentum: slower, 0." in notes
+    assert f"(`attempts/{Path(lost['folder']).name}`)" in notes
 
 
 def test_a_useful_method_stays_and_the_attempt_is_kept(loaded: Board) -> None:
