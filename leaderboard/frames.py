@@ -42,6 +42,11 @@ def attempts(folder: Path = RECORDS) -> pd.DataFrame:
     return _shaped(columns.ATTEMPTS, own.attempts(folder))
 
 
+def ablations(folder: Path = RECORDS) -> pd.DataFrame:
+    """Races of records without some of their methods against themselves."""
+    return _shaped(columns.ABLATIONS, own.ablations(folder))
+
+
 def _shaped(documented: Mapping[str, Column], *parts: pd.DataFrame | list[dict[str, object]]) -> pd.DataFrame:
     """The parts below each other, in exactly the documented columns and types."""
     frames = [part if isinstance(part, pd.DataFrame) else pd.DataFrame(part) for part in parts]

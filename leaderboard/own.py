@@ -1,7 +1,8 @@
 """The one place that reads records/<task>/<class>/: own records, runs, verifications and attempts to frame rows.
 
 A record's folder is NNN-slug/ with record.json, the submission, and the attempt it rests on: plan.json, runs.jsonl (a
-run a line) and verdict.json; verifications/*/verification.json lie in it. attempts/<id>/ has plan.json, and
+run a line) and verdict.json; verifications/*/verification.json and
+ablations/*/ablation.json lie in it. attempts/<id>/ has plan.json, and
 verdict.json once it is decided. A folder without records gives no rows. What cannot be read raises UserError with the
 file's name: a board with a hole would mislead.
 """
@@ -55,21 +56,63 @@ def methods(folder: Path) -> list[Row]:
     """Lifelines out of the methods that the records added and dropped."""
     standing: dict[tuple[str, str], Row] = {}
     ended: list[Row] = []
+    measured = _measured(ablations(folder))
     for path in _record_files(folder):
         board, _, number = _name(path.parent, folder).rpartition("/")
         record = _object(path)
         with _named(path):
+            gone: list[Row] = []
             for name in record["methods_dropped"]:
                 if line := standing.pop((board, name), None):
-                    ended.append(line | {"dropped": int(number), "dropped_on": record["filed"]})
+                    gone.append(line | {"dropped": int(number), "dropped_on": record["filed"]})
+            ended += gone
             for name in record["methods_added"]:
                 declared = record["methods"][name]
                 standing[board, name] = {
-                    "history": board, "method": name, "name": declared["summary"], "kind": declared["kind"],
-                    "introduced": int(number), "introduced_on": record["filed"], "replaces": [],
-                    "evidence": declared["source"], "uncertain": False,
+                    "history": board, "method": name, "name": name, "summary": declared["summary"],
+                    "source": declared["source"], "kind": declared["kind"],
+                    "introduced": int(number), "introduced_on": record["filed"],
+                    "replaces": [line["method"] for line in gone if line["kind"] == declared["kind"]],
+                    "evidence": f"declared in record {number} of {board}", "uncertain": False,
+                    **measured.get((board, name), {}),
                 }  # fmt: skip
     return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
+
+
+def _measured(found: list[Row]) -> dict[tuple[str, str], Row]:
+    """What the latest ablation of a method by itself says, by board and method."""
+    alone = sorted((row for row in found if len(row["methods"]) == 1), key=lambda row: row["ablation"])
+    return {
+        (row["board"], row["methods"][0]): {
+            "lines": row["lines"], "effect": row.get("ratio"), "effect_low": row.get("ratio_low"),
+            "effect_high": row.get("ratio_high"),
+        }
+        for row in alone
+    }  # fmt: skip
+
+
+def ablations(folder: Path) -> list[Row]:
+    """Every finished ablation of every record."""
+    found = []
+    for path in _record_files(folder):
+        name = _name(path.parent, folder)
+        for file in sorted(path.parent.glob("ablations/*/ablation.json")):
+            table = _object(file)
+            with _named(file):
+                saved = table["saved"] or dict.fromkeys(("seconds", "low", "high"))
+                found.append(
+                    {"ablation": f"{name}/ablations/{file.parent.name}", "record": name,
+                     "board": name.rpartition("/")[0], "date": table["date"], "machine": table["machine"],
+                     "methods": table["dropped"], "word": table["word"], "reason": table["reason"],
+                     **_ratio(table["ratio"]),
+                     "ratio_tokens": table["tokens"]["ratio"] if table["tokens"] else None,
+                     "ratio_speed": table["speed"]["ratio"] if table["speed"] else None, "pairs": table["pairs"],
+                     "seconds_saved": saved["seconds"], "seconds_saved_low": saved["low"],
+                     "seconds_saved_high": saved["high"], "lines": table["lines"],
+                     "shared_lines": table["shared_lines"], "saved_per_line": table["saved_per_line"],
+                     "memory": table["peak_memory"] - table["peak_memory_without"]}
+                )  # fmt: skip
+    return found
 
 
 def verifications(folder: Path) -> list[Row]:
@@ -95,9 +138,11 @@ def attempts(folder: Path) -> list[Row]:
         verdict = _object(decided) if decided.exists() else None
         with _named(path):
             reference = plan["arms"].get("reference")
+            before, now = _methods_on(reference), _methods_on(plan["arms"][CANDIDATE])
             row = {
                 "attempt": f"{board}/attempts/{path.parent.name}", "board": board, "date": plan["started"][:10],
                 "title": plan["arms"][CANDIDATE]["title"], "reference": reference["word"] if reference else None,
+                "methods_added": sorted(now - before), "methods_dropped": sorted(before - now),
             }  # fmt: skip
             if verdict is None:
                 found.append(row | {"verdict": "not decided yet"})
@@ -107,6 +152,10 @@ def attempts(folder: Path) -> list[Row]:
             made = {"verdict": verdict["verdict"], "reason": verdict["reason"], "pairs": verdict["pairs"]}
             found.append(row | made | {"loss_mean": loss} | _ratio(verdict["equal_loss"]))
     return found
+
+
+def _methods_on(arm: Row | None) -> set[str]:
+    return {name for name, on in arm["methods"].items() if on} if arm else set()
 
 
 def _record(record: Row, folder: Path, name: str, place: Path, before: list[Row]) -> Row:

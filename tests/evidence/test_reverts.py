@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
 from harness.checks import statements
+from harness.cli.main import app
 from harness.errors import UserError
 from harness.evidence import reverts
 from harness.evidence.records import history, load_record
+from leaderboard import export, frames, site, store
 from tests.evidence.board import Board
 from tests.evidence.loaded import FakeCounter, file_loaded
 
@@ -129,3 +133,40 @@ def test_a_foreign_submission_lends_no_method(loaded: Board) -> None:
 )
 def test_usage(loaded: Board, arguments: tuple[str, ...]) -> None:
     assert loaded.invoke("revert", *arguments).exit_code == 2
+
+
+def test_the_board_reads_ablations_and_reverts(loaded: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded.invoke("ablate", FIRST).exit_code == 0
+    revert(loaded, FIRST, "--drop", "momentum")
+    revert(loaded, FIRST, "--drop", "ballast")
+    written = loaded.folder / "leaderboard.json"
+    written.write_text(export.dumped(export.contents(loaded.where.records)))
+    monkeypatch.setattr(store.load, "__defaults__", (written,))
+    place = ("--task", "toy")
+
+    def shown(*arguments: str) -> Any:
+        done = CliRunner().invoke(app, ["methods", *arguments, *place])
+        assert done.exit_code == 0, done.exception
+        return done.stdout
+
+    table = json.loads(shown("ballast", "--json"))
+    (ballast,) = table["methods"]
+    assert (ballast["summary"], ballast["source"], ballast["kind"]) == ("Carries stones.", "nobody", "systems")
+    assert (ballast["introduced"]["record"], ballast["dropped"]["record"]) == (1, 2)
+    assert [row["word"] for row in table["ablations"]] == ["harmful"]
+    assert [row["verdict"] for row in table["attempts_without_it"]] == ["record"]
+    page = shown("momentum")
+    assert "Heavy-ball momentum. (Polyak, 1964)" in page
+    assert "in toy/cpu-1thread/001: needed, 1.2" in page and "3 lines" in page
+    assert "speed 1.0 without momentum: slower, 0." in page
+    picture = loaded.folder / "costs.svg"
+    costs = shown("--costs", "--svg", str(picture))
+    assert "needed" in costs and "harmful" in costs
+    drawn = ElementTree.parse(picture).getroot()
+    assert drawn.tag.endswith("svg") and len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 2
+    methods = frames.methods(loaded.where.records).query("history == 'toy/cpu-1thread'").set_index("method")
+    assert methods.lines.to_dict() == {"ballast": 3, "momentum": 3}
+    assert methods.effect_low.momentum > 1 > methods.effect_high.ballast
+    monkeypatch.setattr(site, "submission_of", lambda *_: None)  # it would ask for a task of the harness
+    site.build(loaded.folder / "site", store.load(), loaded.where.records)
+    assert "harmful" in (loaded.folder / "site" / "toy-cpu-1thread" / "methods" / "ballast.html").read_text()
