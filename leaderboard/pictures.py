@@ -79,7 +79,8 @@ def tradeoff(rows: list[Row], base: str | None, widths: tuple[int, ...] = FULL) 
     """
     values = [
         Measured(
-            row["lines"], row["seconds_saved"], row["seconds_saved_low"], row["seconds_saved_high"],
+            ", ".join(row["methods"]), row["lines"],
+            row["seconds_saved"], row["seconds_saved_low"], row["seconds_saved_high"],
             f"{', '.join(row['methods'])}: {row['word']} in {row['record']}, {row['seconds_saved']:.2f} s "
             f"[{row['seconds_saved_low']:.2f}, {row['seconds_saved_high']:.2f}] by {row['lines']} lines",
             "" if base is None or len(row["methods"]) > 1 else f"{base}{row['methods'][0]}.html",
@@ -91,7 +92,7 @@ def tradeoff(rows: list[Row], base: str | None, widths: tuple[int, ...] = FULL) 
     if not values:
         return []
     label = "Seconds that methods save of a run, at equal loss, against their lines of code"
-    return [charts.tradeoff(values, width, label, "lines of code") for width in widths]
+    return [charts.tradeoff(values, width, label, "lines of code", "seconds saved") for width in widths]
 
 
 def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:
