@@ -17,7 +17,10 @@ from harness.evidence import reverts
 from harness.evidence.records import history, load_record
 from leaderboard import export, frames, site, store
 from tests.evidence.board import Board
+from tests.evidence.fake import FakeRunner, Given
 from tests.evidence.loaded import FakeCounter, file_loaded
+from tests.tuning.fake_workers import FakeWorkers
+from tests.tuning.test_retune import scripted
 
 FIRST, SECOND = "toy/cpu-1thread/001", "toy/cpu-1thread/002"
 
@@ -85,6 +88,25 @@ def test_a_method_that_was_lost_can_be_taken_in_again(loaded: Board) -> None:
     made = loaded.folder / "made" / "loaded-without-ballast-with-ballast"
     assert "carry(model" in (made / "train.py").read_text()
     assert 'parent = "toy/cpu-1thread/002-loaded-without-ballast"' in (made / "submission.toml").read_text()
+
+
+def test_what_is_left_is_retuned_once(loaded: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, usual = FakeWorkers(monkeypatch, scripted), loaded.runner.outcome
+    loaded.runner = FakeRunner(lambda request: Given("interrupted") if request.facts["number"] == 2 else usual(request))
+    words = ("revert", FIRST, "--drop", "ballast", "--trials", 16, "--tune", "lr", "--into", loaded.folder / "made")
+    assert loaded.invoke(*words).exit_code == 130
+    trials = len(workers.orders)
+    assert trials > 16
+    loaded.runner = FakeRunner(usual)
+    done = loaded.invoke(*words)
+    assert done.exit_code == 0, done.exception
+    assert len(workers.orders) == trials
+    assert "ballast: dropped by the new record" in done.stdout
+    second = history(loaded.where)[1]
+    notes = (second / "notes.md").read_text()
+    assert "- hyperparameter `steps`: 30 before, " in notes and "- hyperparameter `lr`: 50.0 before, " in notes
+    assert not (second / "submission" / "tuning").exists()
+    assert loaded.problems() == []
 
 
 def test_a_candidate_that_trains_otherwise_is_not_raced(loaded: Board, monkeypatch: pytest.MonkeyPatch) -> None:
