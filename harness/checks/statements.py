@@ -52,7 +52,7 @@ class Counter:
     def __init__(self, submission: Submission, hardware: HardwareClass, folder: Path) -> None:
         self._submission = submission
         self._trials = Trials(submission, hardware, folder)
-        self._done: dict[frozenset[str], Executed] = {}
+        self._done: dict[frozenset[str], Executed | UserError] = {}
 
     def difference(self, dropped: Sequence[str]) -> Difference:
         """What dropping these methods takes away. Raises UserError where the submission cannot run without them."""
@@ -73,8 +73,14 @@ class Counter:
     def _run(self, dropped: Sequence[str]) -> Executed:
         key = frozenset(dropped)
         if key not in self._done:
-            self._done[key] = self._traced(dropped)
-        return self._done[key]
+            try:
+                self._done[key] = self._traced(dropped)
+            except UserError as error:
+                self._done[key] = error
+        done = self._done[key]
+        if isinstance(done, UserError):
+            raise done
+        return done
 
     def _traced(self, dropped: Sequence[str]) -> Executed:
         steps = self._submission.manifest.hparams.get(BUDGET)

@@ -62,9 +62,11 @@ def ablate(
     if any(campaign is None or not (campaign.folder / VERDICT).exists() for campaign in waiting.values()):
         require_idle_machine()
     new = [names for names, campaign in waiting.items() if campaign is None]
-    costs = _costs(folder, new, where, silent=as_json)
+    costs = _costs(folder, new, where, silent=as_json, leave_out=not named)
     results = []
     for names, begun in waiting.items():
+        if begun is None and names not in costs:
+            continue  # it cannot be dropped by itself
         campaign = begun or new_ablation(folder, names, costs[names], where, pairs, fingerprint(), datetime.now(UTC))
         if not as_json:
             output.note(f"{found.id} without {', '.join(names)}: {campaign.folder}")
@@ -77,13 +79,19 @@ def ablate(
     print_ablations(found.id, results)
 
 
-def _costs(folder: Path, sets: Sequence[tuple[str, ...]], where: Where, silent: bool) -> dict[tuple[str, ...], Cost]:
-    """What each set of methods costs in lines and memory, by short runs. Raises UserError."""
+def _costs(
+    folder: Path, sets: Sequence[tuple[str, ...]], where: Where, silent: bool, leave_out: bool
+) -> dict[tuple[str, ...], Cost]:
+    """What each set of methods costs in lines and memory, by short runs. Raises UserError.
+
+    `leave_out`: a set that the record cannot do without, such as its only optimizer, is named and has no cost.
+    """
     from datetime import UTC, datetime
 
     from harness.checks.statements import Counter
     from harness.core.owned import PREFIX, TemporaryFolder
     from harness.core.task import hardware_class
+    from harness.errors import UserError
     from harness.evidence.ablations import cost_of
     from harness.evidence.records import submission_of_record
 
@@ -94,4 +102,12 @@ def _costs(folder: Path, sets: Sequence[tuple[str, ...]], where: Where, silent: 
     submission = submission_of_record(folder)
     with TemporaryFolder(f"{PREFIX}ablate-") as temporary:
         counter = Counter(submission, hardware_class(where.hardware), temporary)
-        return {names: cost_of(submission, names, counter.difference(names), datetime.now(UTC)) for names in sets}
+        found = {}
+        for names in sets:
+            try:
+                found[names] = cost_of(submission, names, counter.difference(names), datetime.now(UTC))
+            except UserError as error:
+                if not leave_out:
+                    raise
+                output.warn(f"warning: {', '.join(names)} is left out: {error.message}")
+        return found

@@ -143,7 +143,8 @@ def ablation_under_way(folder: Path, dropped: Sequence[str], machine: Machine) -
         plan = campaign.plan
         now = (core_digest(), campaign.task.digest, data_digest(campaign.task), machine.digest)
         then = (plan.core_digest, plan.task_digest, plan.data_digest, plan.machine_digest)
-        if set(plan.arms[CANDIDATE].dropped) == set(dropped) and now == then:
+        same = isinstance(plan, AblationCampaign) and set(plan.arms[CANDIDATE].dropped) == set(dropped)
+        if same and now == then:
             return campaign
     return None
 
@@ -174,10 +175,9 @@ def ablation_of(campaign: Campaign[Any]) -> Ablation:
     record = load_record(campaign.folder.parent.parent)
     if verdict is None:
         raise UserError(f"{campaign.folder}: has no verdict yet", f"speedrun resume {plan.id}")
-    without, whole = plan.arms[CANDIDATE], plan.arms[REFERENCE]
-    if not isinstance(plan, AblationCampaign) or whole.digest != record.submission:
+    if not isinstance(plan, AblationCampaign) or plan.arms[REFERENCE].digest != record.submission:
         raise UserError(f"{campaign.folder}/{PLAN}: it is no ablation of {record.id}", RESTORE)
-    cost = read_cost(campaign.folder)
+    without, whole, cost = plan.arms[CANDIDATE], plan.arms[REFERENCE], read_cost(campaign.folder)
     if (cost.submission, cost.dropped) != (record.submission, without.dropped):
         raise UserError(f"{campaign.folder}/{COST}: it is of another submission or other methods", RESTORE)
     word, reason = _word(verdict)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.checks import statements
+from harness.checks.statements import Difference
 from harness.errors import UserError
 from harness.evidence.ablations import ablations_of, check_ablations
 from harness.evidence.records import history
@@ -107,6 +108,20 @@ def test_a_person_reads_a_row_a_method(record: Board) -> None:
     rows = [line.split()[:2] for line in done.stdout.splitlines()]
     assert ["momentum", "needed"] in rows and ["ballast", "harmful"] in rows
     assert "+20 MiB" in done.stdout and "3 (1)" in done.stdout
+
+
+def test_what_cannot_be_dropped_by_itself_is_left_out(record: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = FakeCounter.difference
+
+    def difference(self: FakeCounter, dropped: list[str]) -> Difference:
+        if "momentum" in dropped:
+            raise UserError("its short run without momentum failed: crash: no optimizer is left")
+        return count(self, dropped)
+
+    monkeypatch.setattr(FakeCounter, "difference", difference)
+    assert [found["dropped"] for found in ablate(record)["ablations"]] == [["ballast"]]
+    with pytest.raises(UserError, match="no optimizer is left"):
+        ablate(record, "--method", "momentum")
 
 
 def _edit(file: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
