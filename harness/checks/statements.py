@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.checks.runs import Trials
-from harness.checks.traced import MARKER, ORIGINAL, SCRIPT
+from harness.checks.traced import LINE, MARKER
 from harness.core.task import HardwareClass
 from harness.errors import UserError
 from harness.submission import Submission
 
 STEPS = 3
+SCRIPT = "train.py"
 BUDGET = "steps"  # the hyperparameter set to 3, so that the script comes to its own end
 
 Statements = frozenset[tuple[str, int]]  # file and first line
@@ -94,14 +95,16 @@ class Counter:
         if not told:
             what = f"{self._submission.folder}: its short run{without} printed too much to tell what it executed"
             raise UserError(what, "print less")
-        first = {name: first_lines(content) for name, content in python_files(self._submission.files).items()}
+        python = python_files(self._submission.files)
+        first, added = {name: first_lines(content) for name, content in python.items()}, head(python[SCRIPT])
         tables = [json.loads(text) for text in told]
-        statements = {
-            (name, first[name][line])
+        lines = {
+            (name, line - 1 if name == SCRIPT and line > added else line)
             for table in tables
             for name, line in table["lines"]
-            if line in first.get(name, {})
+            if (name, line) != (SCRIPT, added)
         }
+        statements = {(name, first[name][line]) for name, line in lines if line in first.get(name, {})}
         return Executed(frozenset(statements), max(int(table["peak_memory"]) for table in tables))
 
 
@@ -122,7 +125,20 @@ def first_lines(source: bytes) -> dict[int, int]:
     return first
 
 
-def _instrument(source: Path) -> None:
-    """Puts the tracing script in the place of train.py."""
-    (source / "train.py").rename(source / ORIGINAL)
-    (source / "train.py").write_text(SCRIPT)
+def head(source: bytes) -> int:
+    """The line of the first statement after docstring and imports from __future__: what is put before it runs first."""
+    for node in ast.parse(source).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not is_docstring and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+            return min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))])
+    return source.count(b"\n") + 1
+
+
+def _instrument(folder: Path) -> None:
+    """Puts the line that begins to trace at the head of train.py."""
+    path = folder / SCRIPT
+    source = path.read_bytes()
+    lines = source.split(b"\n")
+    lines.insert(head(source) - 1, LINE.encode())
+    path.unlink()  # the copy is read-only
+    path.write_bytes(b"\n".join(lines))

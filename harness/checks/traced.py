@@ -1,8 +1,8 @@
-"""Inside a counting run: the submission's own train.py is executed, and the lines that Python went through are told.
+"""Inside a counting run: notes the lines of the submission that Python goes through, and tells them at the end.
 
-Tracing is the interpreter's own (`sys.settrace`), for every thread that Python starts. torch.compile is disabled, since
-compiled code goes through no lines. What PyTorch calls from threads of its own (the backward of a custom function on
-a GPU) and the bodies of Triton kernels are not seen.
+`LINE` stands at the head of its train.py. Tracing is the interpreter's own (`sys.settrace`), for every thread that
+Python starts. torch.compile is disabled, since compiled code goes through no lines. What PyTorch calls from threads of
+its own (the backward of a custom function on a GPU) and the bodies of Triton kernels are not seen.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-ORIGINAL = "train.py.txt"  # the submission's train.py, beside a train.py that calls `run`
 MARKER = "speedrun-executed "
-SCRIPT = "import harness.checks.traced\n\nharness.checks.traced.run(globals())\n"
+LINE = "import harness.checks.traced; harness.checks.traced.begin()"
 
 
-def run(namespace: dict[str, Any]) -> None:
-    """Executes the original script in the namespace of the one that took its place; traced where it is the run."""
+def begin() -> None:
+    """Begins to trace where the caller's module is the script that runs; elsewhere it only disables compiling."""
     os.environ["TORCH_COMPILE_DISABLE"] = "1"
-    script = Path(namespace["__file__"])
-    code = compile(script.with_name(ORIGINAL).read_bytes(), str(script), "exec", dont_inherit=True)
-    if namespace["__name__"] == "__main__":
-        _trace(script.parent)
-    exec(code, namespace)
+    caller = sys._getframe(1)
+    if caller.f_globals["__name__"] == "__main__":
+        caller.f_trace = _trace(Path(caller.f_code.co_filename).parent)  # its own call was before tracing began
 
 
-def _trace(folder: Path) -> None:
-    """Notes every line of the folder that is executed from here on; tells them when the run hands in its weights."""
+def _trace(folder: Path) -> Any:
+    """Notes every line of the folder that is executed from here on; tells them when the run hands in its weights.
+
+    Answers the function that notes a line.
+    """
     import torch  # before tracing begins, which would make its import slow
 
     from harness.core.run import Run
@@ -55,6 +55,7 @@ def _trace(folder: Path) -> None:
     Run.finish = told_finish  # type: ignore[method-assign]
     threading.settrace(on_call)
     sys.settrace(on_call)
+    return on_line
 
 
 def _peak_memory(device: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness.checks import statements
-from harness.checks.statements import Counter, first_lines
-from harness.checks.traced import MARKER
+from harness.checks.statements import Counter, first_lines, head
+from harness.checks.traced import LINE, MARKER
 from harness.core.failures import Failure
 from harness.core.plan import Outcome
 from harness.core.task import hardware_class
@@ -51,13 +52,15 @@ class FakeTrials:
     def instrumented_run(self, dropped: Sequence[str], settings: Sequence[str], _: Any) -> tuple[Outcome, str]:
         self.settings.append(settings)
         lines = set(range(1, 10)).difference(*(self.GONE[name] for name in dropped))
-        told = {"lines": [["train.py", line] for line in sorted(lines)], "peak_memory": 100 + len(lines)}
+        moved = [line + 1 for line in sorted(lines)]  # behind the line that begins to trace, at the head
+        told = {"lines": [["train.py", line] for line in moved], "peak_memory": 100 + len(lines)}
         return Outcome(), f"printed by the script\n{MARKER}{json.dumps(told)}\n"
 
 
 @pytest.fixture
 def counter(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter:
     monkeypatch.setattr(statements, "Trials", FakeTrials)
+    monkeypatch.setattr(statements, "head", lambda source: 1)
     monkeypatch.setattr(statements, "first_lines", lambda source: {line: line for line in range(1, 100)})
     manifest = MANIFEST.replace("[hparams.steps]", BALLAST.lstrip("\n"), 1)
     folder = write_submission(tmp_path / "loaded", loaded_script(), manifest)
@@ -73,11 +76,33 @@ def test_what_several_methods_need_is_counted_apart(counter: Counter) -> None:
     assert counter._trials.settings == [["steps=3"]] * 4  # each set of methods is run once
 
 
-def test_a_short_run_that_fails_or_prints_too_much_is_named(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = Outcome(reason=Failure.CRASH, message="no optimizer is left")
-    monkeypatch.setattr(FakeTrials, "instrumented_run", lambda *_: (failed, ""))
-    with pytest.raises(UserError, match="its short run failed: crash: no optimizer is left"):
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ((Outcome(reason=Failure.CRASH, message="no optimizer"), ""), "its short run failed: crash: no optimizer"),
+        ((Outcome(), "flood\n" * 100), "printed too much"),
+    ],
+)
+def test_a_short_run_that_says_nothing_is_named(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, told: tuple[Outcome, str], said: str
+) -> None:
+    monkeypatch.setattr(FakeTrials, "instrumented_run", lambda *_: told)
+    with pytest.raises(UserError, match=said):
         counter.difference(["momentum"])
-    monkeypatch.setattr(FakeTrials, "instrumented_run", lambda *_: (Outcome(), "flood\n" * 100))
-    with pytest.raises(UserError, match="printed too much"):
-        counter.difference(["momentum"])
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import a\n", 1),
+        ('"""Text\nin two lines."""\n\nfrom __future__ import annotations\n\n# why\n@b\ndef a():\n    pass\n', 7),
+        ('"""Text."""\n', 2),
+    ],
+)
+def test_tracing_begins_before_the_first_statement(source: str, line: int, tmp_path: Path) -> None:
+    assert head(source.encode()) == line
+    (tmp_path / "train.py").write_text(source)
+    statements._instrument(tmp_path)
+    traced = (tmp_path / "train.py").read_text()
+    assert traced.split("\n")[line - 1] == LINE
+    ast.parse(traced)
