@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.paths import RECORDS
 from leaderboard import columns, nanogpt, own
+from leaderboard.ablations import rows as ablation_rows
 from leaderboard.columns import DAY, LIST, Column
 
 
@@ -44,7 +45,7 @@ def attempts(folder: Path = RECORDS) -> pd.DataFrame:
 
 def ablations(folder: Path = RECORDS) -> pd.DataFrame:
     """Races of records without some of their methods against themselves."""
-    return _shaped(columns.ABLATIONS, own.ablations(folder))
+    return _shaped(columns.ABLATIONS, ablation_rows(folder))
 
 
 def _shaped(documented: Mapping[str, Column], *parts: pd.DataFrame | list[dict[str, object]]) -> pd.DataFrame:

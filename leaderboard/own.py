@@ -1,8 +1,7 @@
 """The one place that reads records/<task>/<class>/: own records, runs, verifications and attempts to frame rows.
 
 A record's folder is NNN-slug/ with record.json, the submission, and the attempt it rests on: plan.json, runs.jsonl (a
-run a line) and verdict.json; verifications/*/verification.json and
-ablations/*/ablation.json lie in it. attempts/<id>/ has plan.json, and
+run a line) and verdict.json; verifications/*/verification.json lie in it. attempts/<id>/ has plan.json, and
 verdict.json once it is decided. A folder without records gives no rows. What cannot be read raises UserError with the
 file's name: a board with a hole would mislead.
 """
@@ -56,7 +55,6 @@ def methods(folder: Path) -> list[Row]:
     """Lifelines out of the methods that the records added and dropped."""
     standing: dict[tuple[str, str], Row] = {}
     ended: list[Row] = []
-    measured = _measured(ablations(folder))
     for path in _record_files(folder):
         board, _, number = _name(path.parent, folder).rpartition("/")
         record = _object(path)
@@ -74,45 +72,8 @@ def methods(folder: Path) -> list[Row]:
                     "introduced": int(number), "introduced_on": record["filed"],
                     "replaces": [line["method"] for line in gone if line["kind"] == declared["kind"]],
                     "evidence": f"declared in record {number} of {board}", "uncertain": False,
-                    **measured.get((board, name), {}),
                 }  # fmt: skip
     return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
-
-
-def _measured(found: list[Row]) -> dict[tuple[str, str], Row]:
-    """What the latest ablation of a method by itself says, by board and method."""
-    alone = sorted((row for row in found if len(row["methods"]) == 1), key=lambda row: row["ablation"])
-    return {
-        (row["board"], row["methods"][0]): {
-            "lines": row["lines"], "effect": row.get("ratio"), "effect_low": row.get("ratio_low"),
-            "effect_high": row.get("ratio_high"),
-        }
-        for row in alone
-    }  # fmt: skip
-
-
-def ablations(folder: Path) -> list[Row]:
-    """Every finished ablation of every record."""
-    found = []
-    for path in _record_files(folder):
-        name = _name(path.parent, folder)
-        for file in sorted(path.parent.glob("ablations/*/ablation.json")):
-            table = _object(file)
-            with _named(file):
-                saved = table["saved"] or dict.fromkeys(("seconds", "low", "high"))
-                found.append(
-                    {"ablation": f"{name}/ablations/{file.parent.name}", "record": name,
-                     "board": name.rpartition("/")[0], "date": table["date"], "machine": table["machine"],
-                     "methods": table["dropped"], "word": table["word"], "reason": table["reason"],
-                     **_ratio(table["ratio"]),
-                     "ratio_tokens": table["tokens"]["ratio"] if table["tokens"] else None,
-                     "ratio_speed": table["speed"]["ratio"] if table["speed"] else None, "pairs": table["pairs"],
-                     "seconds_saved": saved["seconds"], "seconds_saved_low": saved["low"],
-                     "seconds_saved_high": saved["high"], "lines": table["lines"],
-                     "shared_lines": table["shared_lines"], "saved_per_line": table["saved_per_line"],
-                     "memory": table["peak_memory"] - table["peak_memory_without"]}
-                )  # fmt: skip
-    return found
 
 
 def verifications(folder: Path) -> list[Row]:

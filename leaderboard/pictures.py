@@ -11,7 +11,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import DiffLexer
 
 from leaderboard import charts
-from leaderboard.charts import Line, Mark, Measured, Rule
+from leaderboard.charts import Line, Mark, Rule
 from leaderboard.store import Board, Row
 
 if TYPE_CHECKING:
@@ -70,29 +70,6 @@ def split(row: Row, parent: Row | None) -> dict[str, float] | None:
     time = parent["time_mean"] / row["time_mean"]
     steps = parent["steps"] / row["steps"]
     return {"time": time, "steps": steps, "speed": time / steps}
-
-
-def tradeoff(rows: list[Row], base: str | None, widths: tuple[int, ...] = FULL) -> list[Markup]:
-    """Seconds saved against the lines that it takes, a point for every ablation with a ratio; none without any.
-
-    `base`: the folder of the pages of methods; None for a drawing without links.
-    """
-    values = [
-        Measured(
-            ", ".join(row["methods"]), row["lines"],
-            row["seconds_saved"], row["seconds_saved_low"], row["seconds_saved_high"],
-            f"{', '.join(row['methods'])}: {row['word']} in {row['record']}, {row['seconds_saved']:.2f} s "
-            f"[{row['seconds_saved_low']:.2f}, {row['seconds_saved_high']:.2f}] by {row['lines']} lines",
-            "" if base is None or len(row["methods"]) > 1 else f"{base}{row['methods'][0]}.html",
-            "other" if row["word"] == "unproven" else "",
-        )
-        for row in rows
-        if row["seconds_saved"] is not None
-    ]  # fmt: skip
-    if not values:
-        return []
-    label = "Seconds that methods save of a run, at equal loss, against their lines of code"
-    return [charts.tradeoff(values, width, label, "lines of code", "seconds saved") for width in widths]
 
 
 def lifeline_rows(page: BoardPage) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +26,7 @@ from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, AblationCampaign, Arm, Digest, Text
-from harness.evidence.race import plan_ablation
+from harness.evidence.race import plan_race
 from harness.evidence.records import (
     MAX_RECORD_BYTES,
     RESTORE,
@@ -155,7 +156,10 @@ def new_ablation(
     """A race of a record without some methods against itself, planned and kept in its folder with their cost."""
     submission = submission_of_record(folder)
     side = Side(load_record(folder).id, submission)
-    plan = plan_ablation(side, dropped, where.hardware, pairs, calibration_for(where), machine, now)
+    without = replace(side, dropped=tuple(dropped))
+    race = plan_race((without, side), where.hardware, pairs, calibration_for(where), machine, now)
+    identity = {"kind": "ablation", "id": race.id.replace("-race-", "-ablation-")}
+    plan = AblationCampaign(**(dict(race) | identity))
     submissions = {CANDIDATE: submission, REFERENCE: submission}
     return create_campaign(folder / ABLATIONS, plan, submissions, {COST: _text(cost)})
 

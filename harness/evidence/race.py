@@ -39,11 +39,10 @@ from harness.statistics import (
     TimedRun,
     Verdict,
     decide,
-    decide_difference,
     reaches_target,
     sequential_plan,
 )
-from harness.statistics.decision import SPREAD_FLOOR
+from harness.statistics.decision import SPREAD_FLOOR, decide_difference
 from harness.statistics.target import FAILURES_ALLOWED
 
 BASELINE_RUNS = 10  # judged runs that the first record of a task and class has at least
@@ -61,25 +60,12 @@ def plan_race(
     s may be zero.
     """
     candidate, reference = sides
+    orders = [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(pairs)]
     return RaceCampaign(
         **conditions(candidate.submission.task, hardware, machine, now, "race"),
         **_deciding(candidate.submission.task, hardware, pairs, calibration),
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
-        schedule=_schedule(_pairs(pairs), judge_holdout),
-    )
-
-
-def plan_ablation(
-    record: Side, dropped: Sequence[str], hardware: str, pairs: int, calibration: Calibration, machine: Machine,
-    now: datetime,
-) -> AblationCampaign:  # fmt: skip
-    """Pairs of a record without some of its methods (the candidate) and the record itself. Raises as `plan_race`."""
-    without = replace(record, dropped=tuple(dropped))
-    return AblationCampaign(
-        **conditions(record.submission.task, hardware, machine, now, "ablation"),
-        **_deciding(record.submission.task, hardware, pairs, calibration),
-        arms={CANDIDATE: arm_of(without), REFERENCE: arm_of(record)},
-        schedule=_schedule(_pairs(pairs), judge_holdout=False),
+        schedule=_schedule(orders, judge_holdout),
     )
 
 
@@ -96,11 +82,6 @@ def plan_baseline(
         arms={CANDIDATE: arm_of(side)},
         schedule=_schedule([(CANDIDATE,)] * LOOKS[-1], judge_holdout),
     )
-
-
-def _pairs(count: int) -> list[tuple[str, str]]:
-    """Which arm runs first: A B B A cancels a drift."""
-    return [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(count)]
 
 
 def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[ScheduledRun]:
