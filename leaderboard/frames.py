@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.paths import RECORDS
-from leaderboard import columns, nanogpt, own
-from leaderboard.ablations import rows as ablation_rows
+from leaderboard import columns, nanogpt, own, worth
 from leaderboard.columns import DAY, LIST, Column
 
 
@@ -45,7 +44,7 @@ def attempts(folder: Path = RECORDS) -> pd.DataFrame:
 
 def ablations(folder: Path = RECORDS) -> pd.DataFrame:
     """Races of records without some of their methods against themselves."""
-    return _shaped(columns.ABLATIONS, ablation_rows(folder))
+    return _shaped(columns.ABLATIONS, worth.rows(folder))
 
 
 def _shaped(documented: Mapping[str, Column], *parts: pd.DataFrame | list[dict[str, object]]) -> pd.DataFrame:

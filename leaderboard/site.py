@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
 from harness.text import clean
-from leaderboard import ablations, columns, downloads, pictures
+from leaderboard import columns, downloads, pictures, worth
 from leaderboard.compare import source_diff, submission_of
 from leaderboard.lifelines import Lifeline, lifelines
 from leaderboard.store import Board, Row, Store
@@ -103,8 +103,8 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
     rows = pictures.lifeline_rows(page)
-    measured = ablations.latest(store.ablations, page.board.name)
-    costs = {"ablations": measured, "tradeoff": ablations.tradeoff(measured, "methods/")}
+    measured = store.ablations_of(page.board.name)
+    costs = {"ablations": measured, "tradeoff": worth.tradeoff(measured, "methods/")}
     yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows} | costs
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):

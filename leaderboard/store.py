@@ -100,6 +100,11 @@ class Store:
     def methods_of(self, board: str) -> list[Row]:
         return [row for row in self.methods if row["history"] == board]
 
+    def ablations_of(self, board: str) -> list[Row]:
+        """The latest ablation of every set of methods of every record of a board, oldest record first."""
+        known = sorted((row for row in self.ablations if row["board"] == board), key=lambda row: row["ablation"])
+        return list({(row["record"], *row["methods"]): row for row in known}.values())
+
     def standing_methods(self, record: Row) -> list[str]:
         """The methods that stood at a record, its own included, in order of introduction."""
         number = record["number"]

@@ -72,9 +72,7 @@ def methods(
 
 def _costs(known: Store, board: str, svg: Path | None, as_json: bool, as_csv: bool) -> None:
     """The ablations of a board's records: what methods save, and by how many lines; as a picture too."""
-    from leaderboard.ablations import latest
-
-    rows = latest(known.ablations, board)
+    rows = known.ablations_of(board)
     if svg is not None:
         _draw(rows, board, svg)
     columns = known.columns["ablations"]
@@ -90,8 +88,8 @@ def _costs(known: Store, board: str, svg: Path | None, as_json: bool, as_csv: bo
 
 
 def _draw(rows: list[dict[str, Any]], board: str, path: Path) -> None:
-    from leaderboard.ablations import tradeoff
     from leaderboard.charts import standalone
+    from leaderboard.worth import tradeoff
 
     drawn = tradeoff(rows, None, (1080,))
     if not drawn:
@@ -120,11 +118,9 @@ def _limits(row: dict[str, Any], name: str, digits: int) -> str:
 
 def _evidence(known: Store, board: str, name: str) -> dict[str, Any]:
     """What was found of one method: the ablations that dropped it, and the attempts without it, or with it anew."""
-    from leaderboard.ablations import latest
-
     attempts = [row for row in known.attempts if row["board"] == board]
     return {
-        "ablations": [row for row in latest(known.ablations, board) if name in row["methods"]],
+        "ablations": [row for row in known.ablations_of(board) if name in row["methods"]],
         "attempts_without_it": [row for row in attempts if name in (row["methods_dropped"] or ())],
         "attempts_with_it": [row for row in attempts if name in (row["methods_added"] or ())],
     }

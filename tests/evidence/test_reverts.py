@@ -186,9 +186,10 @@ def test_the_board_reads_ablations_and_reverts(loaded: Board, monkeypatch: pytes
     assert "needed" in costs and "harmful" in costs
     drawn = ElementTree.parse(picture).getroot()
     assert drawn.tag.endswith("svg") and len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 2
-    methods = frames.methods(loaded.where.records).query("history == 'toy/cpu-1thread'").set_index("method")
-    assert methods.lines.to_dict() == {"ballast": 3, "momentum": 3}
-    assert methods.effect_low.momentum > 1 > methods.effect_high.ballast
+    ablations = frames.ablations(loaded.where.records)
+    ablations.index = ablations.methods.map(" ".join)
+    assert ablations.lines.to_dict() == {"ballast": 3, "momentum": 3}
+    assert ablations.ratio_low.momentum > 1 > ablations.ratio_high.ballast
     monkeypatch.setattr(site, "submission_of", lambda *_: None)  # it would ask for a task of the harness
     site.build(loaded.folder / "site", store.load(), loaded.where.records)
     assert "harmful" in (loaded.folder / "site" / "toy-cpu-1thread" / "methods" / "ballast.html").read_text()

@@ -1,4 +1,4 @@
-"""Ablations as rows of their frame, and what they say together: seconds saved against lines of code.
+"""What methods are worth: ablations as rows of their frame, and as a picture, seconds saved against lines of code.
 
 They lie in the folders of the records, ablations/ID/ablation.json, and are read by `harness.evidence.ablations`.
 """
@@ -20,18 +20,12 @@ WIDTHS = (1080, 358)  # on a desk and on a phone
 
 
 def rows(folder: Path) -> list[Row]:
-    """Every finished ablation of every record in records/, oldest record first. Raises UserError with file and field."""
+    """Every finished ablation in records/, oldest record first. Raises UserError with file and field."""
     return [
         _row(read_ablation(path.parent), path.parent.name)
         for record in sorted(folder.glob("*/*/[0-9][0-9][0-9]-*"))
         for path in sorted(record.glob(f"{ABLATIONS}/*/{ABLATION}"))
     ]
-
-
-def latest(found: Iterable[Row], board: str) -> list[Row]:
-    """The latest ablation of every set of methods of every record of a board."""
-    known = sorted((row for row in found if row["board"] == board), key=lambda row: row["ablation"])
-    return list({(row["record"], *row["methods"]): row for row in known}.values())
 
 
 def tradeoff(found: Iterable[Row], base: str | None, widths: tuple[int, ...] = WIDTHS) -> list[Markup]:
