@@ -181,7 +181,13 @@ def _bool_op(node: ast.BoolOp, place: _Places) -> str | None:
         return None
     kept = [part for part, value in zip(node.values, values, strict=True) if value is None]
     word = " or " if decides else " and "
-    return word.join(place.expression(part) for part in kept) or str(not decides)
+    return word.join(_operand(part, place) for part in kept) or str(not decides)
+
+
+def _operand(node: ast.expr, place: _Places) -> str:
+    """An operand in the brackets that it may need, now that its neighbours are others."""
+    text = place.expression(node)
+    return f"({text})" if isinstance(node, ast.IfExp | ast.BoolOp | ast.Lambda | ast.NamedExpr) else text
 
 
 def _is_harmless(node: ast.AST) -> bool:

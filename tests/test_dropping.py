@@ -38,6 +38,7 @@ def cut(toy: Toy, folder: Path, script: str) -> str:
         ("f(a and run.uses('momentum'))", "f(False)"),
         ("x = a or run.uses('momentum')", "x = a"),
         ("x = a or b or run.uses('momentum')", "x = a or b"),
+        ("x = k and (a if b else c) and not run.uses('momentum')", "x = k and (a if b else c)"),
         ("x = f(a, run.uses('momentum'))", "x = f(a, False)"),
         ("x = 1 if run.uses('momentum') and run.uses('other') else (\n    a +\n    b\n)", "x = (a +\n    b)"),
         ("if run.uses('momentum'):\n    a()\nb()", "b()"),
@@ -146,9 +147,12 @@ conditions = st.recursive(
     lambda inner: st.one_of(
         inner.map(lambda x: f"not ({x})"),
         st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
-        st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} if {t[1]} else {t[2]})"),
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner, inner).map(
+            lambda t: f"({t[0]} {t[1]} {t[2]} {t[1]} {t[3]})"
+        ),
+        st.tuples(inner, inner, inner).map(lambda t: f"{t[0]} if {t[1]} else {t[2]}").map(lambda x: f"({x})"),
     ),
-    max_leaves=6,
+    max_leaves=8,
 )
 
 

@@ -25,14 +25,13 @@ from harness.errors import UserError, describe_validation
 from harness.evidence.arms import Where
 from harness.evidence.plans import Digest, Text
 from harness.evidence.records import MAX_RECORD_BYTES, history, load_record, submission_of_record
-from harness.submission import IGNORED, Submission, Value, load_submission
+from harness.submission import Submission, Value, load_submission
 from harness.tuning.adopt import with_defaults
 from harness.tuning.protocol import FOLDER
 from harness.tuning.trials import source_digest
 
 REVERT = f"{FOLDER}/revert.json"
 TITLE_CHARACTERS = 120
-assert FOLDER in IGNORED
 
 
 class Revert(Strict):
@@ -106,7 +105,8 @@ def _made(change: Change, folder: Path, hardware: str, tell: Callable[[str], Non
             what = f"{change.source.folder}: without {', '.join(bare)} it is not {record.id}: {differs}"
             raise UserError(what, "the toggles do not allow it: write the method into a copy of the record by hand")
     files = source_without(whole, off) if off else dict(whole.files)
-    title = f"{record.title[: TITLE_CHARACTERS - len(change.words) - 1]} {change.words}"
+    room = max(TITLE_CHARACTERS - len(change.words) - 1, 0)
+    title = f"{record.title[:room]} {change.words}"[:TITLE_CHARACTERS]
     manifest = with_field(with_field(files[MANIFEST].decode(), "title", title), "parent", record.id)
     files[MANIFEST] = _without_unasked(manifest, whole, off, files).encode()
     candidate = _written(files, folder, parent.task)
