@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.dropping import source_without, with_field, without_owner, without_tables
@@ -156,6 +156,7 @@ conditions = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=200)
 @given(condition=conditions, other=st.booleans(), a=st.booleans(), b=st.booleans())
 def test_folding_never_changes_what_a_condition_says(
     toy: Toy, tmp_path_factory: pytest.TempPathFactory, condition: str, other: bool, a: bool, b: bool
