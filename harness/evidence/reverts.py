@@ -105,6 +105,8 @@ def _made(change: Change, folder: Path, hardware: str, tell: Callable[[str], Non
             what = f"{change.source.folder}: without {', '.join(bare)} it is not {record.id}: {differs}"
             raise UserError(what, "the toggles do not allow it: write the method into a copy of the record by hand")
     files = source_without(whole, off) if off else dict(whole.files)
+    for line in constants_left(whole.files, files):
+        tell(f"{line}: a toggle is left there as a constant: what hangs on it is off, but not gone")
     room = max(TITLE_CHARACTERS - len(change.words) - 1, 0)
     title = f"{record.title[:room]} {change.words}"[:TITLE_CHARACTERS]
     manifest = with_field(with_field(files[MANIFEST].decode(), "title", title), "parent", record.id)
@@ -117,6 +119,17 @@ def _made(change: Change, folder: Path, hardware: str, tell: Callable[[str], Non
     if differs:
         raise UserError(f"{change.name}: cut out, it does not train as with --drop: {differs}", BY_HAND)
     return candidate
+
+
+def constants_left(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
+    """Where a folded toggle is an argument or an attribute, so that what hangs on it was not cut: file and line."""
+    return [
+        f"{name}, line {number}"
+        for name, content in after.items()
+        if name.endswith(".py")
+        for number, line in enumerate(content.splitlines(), start=1)
+        if b"False" in line and line not in before[name].splitlines()
+    ]
 
 
 def _without_unasked(manifest: str, whole: Submission, off: Sequence[str], files: Mapping[str, bytes]) -> str:

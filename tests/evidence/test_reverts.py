@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from harness.checks import statements
 from harness.cli.main import app
+from harness.dropping import source_without
 from harness.errors import UserError
 from harness.evidence import reverts
 from harness.evidence.records import history, load_record
+from harness.paths import SUBMISSIONS
+from harness.submission import load_submission
 from leaderboard import export, frames, site, store
 from tests.evidence.board import Board
 from tests.evidence.fake import FakeRunner, Given
@@ -140,6 +143,19 @@ def test_what_the_user_can_fix(loaded: Board, arguments: tuple[str, ...], said: 
     with pytest.raises(UserError) as raised:
         revert(loaded, *arguments)
     assert said in raised.value.message
+
+
+def test_a_toggle_that_is_an_argument_is_named() -> None:
+    template = load_submission(SUBMISSIONS / "_template")
+    left = reverts.constants_left(template.files, source_without(template, ["smear"]))
+    (place,) = [
+        number
+        for number, line in enumerate(template.files["train.py"].decode().splitlines(), start=1)
+        if 'run.uses("smear")' in line
+    ]
+    assert left == [f"train.py, line {place}"]
+    muon = load_submission(SUBMISSIONS / "fineweb-muon")
+    assert reverts.constants_left(muon.files, source_without(muon, ["muon"])) == []
 
 
 def test_a_foreign_submission_lends_no_method(loaded: Board) -> None:
