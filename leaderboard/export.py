@@ -62,11 +62,13 @@ def contents(records: Path = RECORDS) -> dict[str, Any]:
             "methods": list(columns.METHODS),
             "verifications": list(columns.VERIFICATIONS),
             "attempts": list(columns.ATTEMPTS),
+            "ablations": list(columns.ABLATIONS),
         },
         "records": record_rows,
         "methods": method_rows,
         "verifications": _rows(frames.verifications(records)),
         "attempts": _rows(frames.attempts(records)),
+        "ablations": _rows(frames.ablations(records)),
     }
 
 

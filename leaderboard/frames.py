@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.paths import RECORDS
-from leaderboard import columns, nanogpt, own
+from leaderboard import columns, nanogpt, own, worth
 from leaderboard.columns import DAY, LIST, Column
 
 
@@ -40,6 +40,11 @@ def verifications(folder: Path = RECORDS) -> pd.DataFrame:
 def attempts(folder: Path = RECORDS) -> pd.DataFrame:
     """Every submission that was raced, whatever its verdict."""
     return _shaped(columns.ATTEMPTS, own.attempts(folder))
+
+
+def ablations(folder: Path = RECORDS) -> pd.DataFrame:
+    """Races of records without some of their methods against themselves."""
+    return _shaped(columns.ABLATIONS, worth.rows(folder))
 
 
 def _shaped(documented: Mapping[str, Column], *parts: pd.DataFrame | list[dict[str, object]]) -> pd.DataFrame:

@@ -59,15 +59,19 @@ def methods(folder: Path) -> list[Row]:
         board, _, number = _name(path.parent, folder).rpartition("/")
         record = _object(path)
         with _named(path):
+            gone: list[Row] = []
             for name in record["methods_dropped"]:
                 if line := standing.pop((board, name), None):
-                    ended.append(line | {"dropped": int(number), "dropped_on": record["filed"]})
+                    gone.append(line | {"dropped": int(number), "dropped_on": record["filed"]})
+            ended += gone
             for name in record["methods_added"]:
                 declared = record["methods"][name]
                 standing[board, name] = {
-                    "history": board, "method": name, "name": declared["summary"], "kind": declared["kind"],
-                    "introduced": int(number), "introduced_on": record["filed"], "replaces": [],
-                    "evidence": declared["source"], "uncertain": False,
+                    "history": board, "method": name, "name": name, "summary": declared["summary"],
+                    "source": declared["source"], "kind": declared["kind"],
+                    "introduced": int(number), "introduced_on": record["filed"],
+                    "replaces": [line["method"] for line in gone if line["kind"] == declared["kind"]],
+                    "evidence": f"declared in record {number} of {board}", "uncertain": False,
                 }  # fmt: skip
     return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
 
@@ -95,9 +99,11 @@ def attempts(folder: Path) -> list[Row]:
         verdict = _object(decided) if decided.exists() else None
         with _named(path):
             reference = plan["arms"].get("reference")
+            before, now = _methods_on(reference), _methods_on(plan["arms"][CANDIDATE])
             row = {
                 "attempt": f"{board}/attempts/{path.parent.name}", "board": board, "date": plan["started"][:10],
                 "title": plan["arms"][CANDIDATE]["title"], "reference": reference["word"] if reference else None,
+                "methods_added": sorted(now - before), "methods_dropped": sorted(before - now),
             }  # fmt: skip
             if verdict is None:
                 found.append(row | {"verdict": "not decided yet"})
@@ -107,6 +113,10 @@ def attempts(folder: Path) -> list[Row]:
             made = {"verdict": verdict["verdict"], "reason": verdict["reason"], "pairs": verdict["pairs"]}
             found.append(row | made | {"loss_mean": loss} | _ratio(verdict["equal_loss"]))
     return found
+
+
+def _methods_on(arm: Row | None) -> set[str]:
+    return {name for name, on in arm["methods"].items() if on} if arm else set()
 
 
 def _record(record: Row, folder: Path, name: str, place: Path, before: list[Row]) -> Row:

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from harness.checks.rules import RULES
 from harness.text import clean
-from leaderboard import columns, downloads, pictures
+from leaderboard import columns, downloads, pictures, worth
 from leaderboard.compare import source_diff, submission_of
 from leaderboard.lifelines import Lifeline, lifelines
 from leaderboard.store import Board, Row, Store
@@ -69,6 +69,7 @@ def printable(store: Store) -> Store:
         methods=_cleaned(store.methods),
         verifications=_cleaned(store.verifications),
         attempts=_cleaned(store.attempts),
+        ablations=_cleaned(store.ablations),
     )
 
 
@@ -102,7 +103,9 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
     rows = pictures.lifeline_rows(page)
-    yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows}
+    measured = store.ablations_of(page.board.name)
+    costs = {"ablations": measured, "tradeoff": worth.tradeoff(measured, "methods/")}
+    yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows} | costs
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
         parent = by_id.get(row["parent"])
@@ -119,7 +122,16 @@ def _board_pages(store: Store, page: BoardPage, records: Path) -> Iterator[tuple
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
     for line, bar in zip(page.lifelines, rows, strict=True):
         place = f"{page.folder}/methods/{slug(line.id)}.html"
-        yield place, "method.html", own | {"line": line, "bar": bar["bar"], "titles": titles}
+        yield place, "method.html", own | {
+            "line": line, "bar": bar["bar"], "titles": titles,
+            "ablations": [row for row in measured if line.id in row["methods"]],
+            "without": [row for row in store.attempts if _is_without(row, page, line)],
+        }  # fmt: skip
+
+
+def _is_without(attempt: Row, page: BoardPage, line: Lifeline) -> bool:
+    """Whether an attempt raced the reigning record without a method that it had."""
+    return attempt["board"] == page.board.name and line.id in (attempt["methods_dropped"] or ())
 
 
 def _board_page(store: Store, board: Board) -> BoardPage:

@@ -1,4 +1,4 @@
-"""What `race`, `calibrate` and `resume` share: going on with a campaign of any kind, and what it says at its end."""
+"""What `race`, `ablate`, `calibrate` and `resume` share: going on with a campaign, and what it says at its end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from harness.campaign import run_once
 from harness.cli import output
+from harness.cli.ablation_view import print_ablations
 from harness.cli.campaign_view import (
     PAIR_COLUMNS,
     CalibrationView,
@@ -20,6 +21,7 @@ from harness.cli.campaign_view import (
     pair_rows,
 )
 from harness.errors import UserError
+from harness.evidence.ablations import ABLATIONS, keep_ablation
 from harness.evidence.arms import Where
 from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
@@ -44,7 +46,7 @@ STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWE
 
 def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
     """The folder of a campaign: by path or id, or the latest one that is not finished. Raises UserError."""
-    patterns = (f"*/*/{ATTEMPTS}/*/{PLAN}", f"*/*/*/{VERIFICATIONS}/*/{PLAN}")
+    patterns = [f"*/*/{ATTEMPTS}/*/{PLAN}", *(f"*/*/*/{kind}/*/{PLAN}" for kind in (VERIFICATIONS, ABLATIONS))]
     known = [*(runs_dir / FOLDER).glob(f"*/{PLAN}")]
     known += [path for pattern in patterns for path in records_dir.glob(pattern)]
     folders = sorted((path.parent for path in known), key=lambda folder: folder.name)
@@ -62,9 +64,12 @@ def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
 
 
 def go_on(
-    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0
+    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0, told: bool = True
 ) -> CampaignVerdict | None:
-    """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C."""
+    """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C.
+
+    `silent`: only the object of `--json` is printed. `told` off: of an ablation not even that; the caller tells it.
+    """
     if isinstance(campaign.plan, DecidedCampaign):
         if not silent:
             _announce(campaign)
@@ -78,7 +83,7 @@ def go_on(
         _interrupted(campaign, silent)
         raise typer.Exit(output.INTERRUPTED) from None
     if isinstance(campaign.plan, DecidedCampaign):
-        return _end_race(campaign, where, silent)
+        return _end_race(campaign, where, silent, told)
     _end_calibration(campaign, where, silent)
     return None
 
@@ -139,13 +144,16 @@ def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
     output.note(f"stopped after {blocks} of {total}; go on with: speedrun resume {campaign.plan.id}")
 
 
-def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVerdict:
+def _end_race(campaign: Campaign[Any], where: Where, silent: bool, told: bool) -> CampaignVerdict:
     """Keeps and prints the verdict; an attempt with the verdict `record` is filed. Raises UserError where it cannot."""
     verdict = keep_verdict(campaign)
     assert verdict is not None, "a race that ended without interruption has a verdict"
     filed, refused = None, None
     if campaign.folder.parent.name == VERIFICATIONS:
         _end_verification(campaign, verdict, where, silent)
+        return verdict
+    if campaign.folder.parent.name == ABLATIONS:
+        _end_ablation(campaign, verdict, silent, told)
         return verdict
     if campaign.folder.parent.name == ATTEMPTS and verdict.verdict is Verdict.RECORD:
         try:
@@ -162,6 +170,18 @@ def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVe
     if refused is not None:
         raise refused
     return verdict
+
+
+def _end_ablation(campaign: Campaign[Any], verdict: CampaignVerdict, silent: bool, told: bool) -> None:
+    found = keep_ablation(campaign)
+    if not told:
+        return
+    if silent:
+        output.as_json({**report(campaign, verdict), "ablation": found.model_dump(mode="json")})
+        return
+    print_verdict(campaign, verdict)
+    output.line()
+    print_ablations(found.record, [found])
 
 
 def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: Where, silent: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from harness.cli import (
+    ablate,
     board,
     budget,
     calibrate,
@@ -31,6 +32,7 @@ from harness.cli import (
     records,
     rehearse,
     resume,
+    revert,
     run,
     submit,
     tune,
@@ -56,6 +58,8 @@ app.command()(check.check)
 app.command()(race.race)
 app.command()(submit.submit)
 app.command()(verify.verify)
+app.command()(ablate.ablate)
+app.command()(revert.revert)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
 app.command()(rehearse.rehearse)

@@ -176,6 +176,22 @@ class BaselineCampaign(DecidedCampaign):
         return self
 
 
+class AblationCampaign(DecidedCampaign):
+    """A record with methods dropped (candidate) against itself (reference), in pairs A B B A: do the two differ?"""
+
+    kind: Literal["ablation"] = "ablation"
+
+    @model_validator(mode="after")
+    def _is_an_ablation(self) -> AblationCampaign:
+        self._require_blocks({CANDIDATE, REFERENCE})
+        without, whole = self.arms[CANDIDATE], self.arms[REFERENCE]
+        if without.digest != whole.digest or without.settings or whole.settings:
+            raise ValueError("arms: an ablation changes nothing but the methods of one source")
+        if not without.dropped or whole.dropped:
+            raise ValueError("arms: the candidate drops methods, the reference none")
+        return self
+
+
 class CalibrationCampaign(CampaignPlan):
     """A calibration: the baseline at several multiples of its budget, each with its own full schedule."""
 
@@ -191,4 +207,4 @@ class CalibrationCampaign(CampaignPlan):
         return self
 
 
-AnyCampaign = RaceCampaign | BaselineCampaign | CalibrationCampaign
+AnyCampaign = RaceCampaign | BaselineCampaign | AblationCampaign | CalibrationCampaign

@@ -1,4 +1,4 @@
-"""Races, and the first record of a task: planned before the first run, decided by plan and lines alone."""
+"""Races, ablations and the first record of a task: planned before the first run, decided by plan and lines alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.evidence.course import Block, Course, Ending, RunLine
 from harness.evidence.plans import (
     CANDIDATE,
     REFERENCE,
+    AblationCampaign,
     BaselineCampaign,
     Calibration,
     DecidedCampaign,
@@ -43,7 +44,7 @@ from harness.statistics import (
     reaches_target,
     sequential_plan,
 )
-from harness.statistics.decision import SPREAD_FLOOR
+from harness.statistics.decision import SPREAD_FLOOR, decide_difference
 from harness.statistics.target import FAILURES_ALLOWED
 
 
@@ -135,7 +136,8 @@ def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:
         decision = _decide_baseline(plan, course)
     else:
         pairs = [_pair(block) for block in course.blocks]
-        decision = decide(plan.deciding, pairs, plan.target, plan.calibration.slope)
+        asked = decide_difference if isinstance(plan, AblationCampaign) else decide
+        decision = asked(plan.deciding, pairs, plan.target, plan.calibration.slope)
     for runs in (*(block.runs for block in course.blocks), course.partial):
         for line in runs.values():
             if line.ending is Ending.INVALID:

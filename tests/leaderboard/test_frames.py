@@ -125,7 +125,7 @@ def test_attempts_and_verifications(tmp_path: Path) -> None:
     assert frames.verifications(tmp_path).agrees.tolist() == [True]
     attempt = tmp_path / "toy/cpu-1thread/attempts/b"
     attempt.mkdir(parents=True)
-    plan = {"started": "2026-01-06T10:00:00", "arms": {"candidate": {"title": "slow"}}}
+    plan = {"started": "2026-01-06T10:00:00", "arms": {"candidate": {"title": "slow", "methods": {}}}}
     (attempt / "plan.json").write_text(json.dumps(plan))
     assert frames.attempts(tmp_path).verdict.tolist() == ["not decided yet"]
     interval = {"ratio": 0.8, "low": 0.7, "high": 0.9}
