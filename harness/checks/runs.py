@@ -47,9 +47,14 @@ class Trial:
 class Trials:
     """Runs one submission on a made-up task, everything in a folder that the caller removes."""
 
-    def __init__(self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None) -> None:
+    def __init__(
+        self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`settings` hold for every trial."""
         self._submission = submission
         self._hardware = hardware
+        self._settings = settings
         self._folder = folder.resolve()
         self._seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         self._task = make_task(submission.task, submission.manifest.evaluation, self._folder / "data")
@@ -100,7 +105,7 @@ class Trials:
         return Plan(
             task=self._task, hardware=self._hardware, source=folder / "source",
             data_folder=self._folder / "data" / self._task.name, folder=folder, trust=probe().level, seed=seed,
-            methods=submission.methods(list(dropped)), hparams=submission.hparams(list(settings)),
+            methods=submission.methods(list(dropped)), hparams=submission.hparams([*self._settings, *settings]),
             batch=shape.batch, length=shape.length, dry_steps=dry_steps,
             compiled=compiled if self._task.caps[self._hardware.device].compile_cpu_seconds else None,
         )  # fmt: skip
