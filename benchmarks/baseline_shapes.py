@@ -2,7 +2,7 @@
 
     python benchmarks/baseline_shapes.py --seconds 75 > benchmarks/results/baseline_shapes.md
 
-Speed: `bare_run.py` for every shape in turn, several rounds, the median step. Loss: harness runs of every shape
+Speed: a bare run for every shape in turn, several rounds, the median step. Loss: harness runs of every shape
 and seed, each with the steps that fit into the same seconds. Losses do not depend on how busy the machine is;
 seconds do, so nothing else should run during the first part.
 """
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 from harness.campaign import Request, run_once
@@ -58,7 +57,7 @@ SHAPES = [
 
 def step_seconds(shape: Shape) -> float:
     """The median step of a short bare run on one pinned core."""
-    command = [sys.executable, str(Path(__file__).with_name("bare_run.py")), str(BASELINE)]
+    command = [sys.executable, "-m", "harness.rehearsal.bare", str(BASELINE)]
     settings = [f"--set={setting}" for setting in [*shape.settings, f"steps={STEPS}"]]
     printed = subprocess.run(["taskset", "-c", "1", *command, *settings], capture_output=True, check=True).stdout
     return json.loads(printed)["median_step_seconds"]

@@ -134,8 +134,8 @@ def peak_megabytes(pid: int) -> float:
 def bare_run() -> Short:
     """The steps of the same script without the harness, data in memory."""
     cpus, _ = split_cpus(1)
-    script = Path(__file__).with_name("bare_run.py")
-    command = ["taskset", "-c", str(cpus[0]), sys.executable, str(script), str(BASELINE), f"--set=steps={STEPS}"]
+    bare = [sys.executable, "-m", "harness.rehearsal.bare", str(BASELINE), f"--set=steps={STEPS}"]
+    command = ["taskset", "-c", str(cpus[0]), *bare]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     return Short(np.array(json.loads(printed)["step_seconds"]))

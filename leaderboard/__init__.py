@@ -2,7 +2,7 @@
 
     import leaderboard
     leaderboard.records()                       # a pandas frame; columns and units in leaderboard.columns
-    leaderboard.runs(), .curves(), .methods(), .verifications(), .attempts()
+    leaderboard.runs(), .curves(), .methods(), .verifications(), .attempts(), .ablations()
 
 Reads `records/` and the imported public history; never runs anything. pandas is imported by the first call.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-FRAMES = ("attempts", "curves", "methods", "records", "runs", "verifications")
+FRAMES = ("ablations", "attempts", "curves", "methods", "records", "runs", "verifications")
 
 if TYPE_CHECKING:
-    from leaderboard.frames import attempts, curves, methods, records, runs, verifications
+    from leaderboard.frames import ablations, attempts, curves, methods, records, runs, verifications
 
-__all__ = ["attempts", "curves", "methods", "records", "runs", "verifications"]
+__all__ = ["ablations", "attempts", "curves", "methods", "records", "runs", "verifications"]
 
 
 def __getattr__(name: str) -> Any:

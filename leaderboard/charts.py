@@ -15,6 +15,11 @@ from markupsafe import Markup, escape
 
 NARROW = 500  # a drawing for a phone
 LINKED = 200  # points of a narrow drawing: more of them could not be told apart, and are not linked
+STYLE = (
+    "svg{background:#fff;font:12px sans-serif}text{fill:#555}.grid{stroke:#e4e4e4}.axis{stroke:#888;fill:none}"
+    ".line{stroke:#1f5f8b;stroke-width:1.6;fill:none}.dot{fill:#1f5f8b;stroke:#fff}.dot.other{fill:#fff;stroke:#1f5f8b}"
+    ".target{stroke:#b4541a;stroke-dasharray:4 3;fill:none}"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,20 @@ class Rule:
     name: str
     value: float
     kind: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A named value with its limits, over a place on the other axis; title, href and kind as of a point."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+    href: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,35 @@ def lifeline(
         f'<svg class="life" viewBox="0 0 {width} {height}" preserveAspectRatio="none" {named}>'
         f'<path class="grid" d="M0 {height / 2}H{width}"/>{"".join(bars)}</svg>'
     )
+
+
+def tradeoff(values: Sequence[Measured], width: int, label: str, x_name: str, y_name: str) -> Markup:
+    """What was measured against what it costs, with limits, which may be cut off, and a line at no gain."""
+    top, bottom = max(0.0, *(v.y for v in values)), min(0.0, *(v.y for v in values))
+    room = 0.35 * ((top - bottom) or 1.0)  # a limit may be far away; the values are what is read
+    y_range = (
+        max(bottom - room, min(0.0, *(v.low for v in values))),
+        min(top + room, max(0.0, *(v.high for v in values))),
+    )
+    frame = Frame(width, 300, (0, max(1.0, *(v.x for v in values)) * 1.08), y_range, left=56, top=26, bottom=40)
+    digits = 0 if y_range[1] - y_range[0] > 8 else 2
+    parts = [_y_axis(frame, _ticks(*y_range, 6), lambda value: f"{value:.{digits}f}"), _x_axis(frame, x_name)]
+    parts.append(f'<path class="target" d="M{frame.left} {frame.y(0)}H{frame.width - frame.right}"/>')
+    parts.append(f'<text x="8" y="14">{escape(y_name)}</text>')
+    for value in values:
+        low, high = (frame.y(min(max(limit, y_range[0]), y_range[1])) for limit in (value.low, value.high))
+        parts.append(f'<path class="axis" d="M{frame.x(value.x)} {low}V{high}"/>')
+        parts.append(_mark(frame, Mark(value.x, value.y, value.title, value.href, value.kind)))
+        side, anchor = (6, "start") if frame.x(value.x) < 0.8 * width else (-6, "end")
+        place = f'x="{frame.x(value.x) + side}" y="{frame.y(value.y) - 5}" text-anchor="{anchor}"'
+        parts.append(f"<text {place}>{escape(value.name)}</text>")
+    return _svg(frame, label, parts)
+
+
+def standalone(drawing: Markup) -> str:
+    """A chart as a file of its own, in the colours of the site's light style."""
+    opening = '<svg xmlns="http://www.w3.org/2000/svg" '
+    return str(drawing).replace("<svg ", opening, 1).replace(">", f"><style>{STYLE}</style>", 1) + "\n"
 
 
 def _svg(frame: Frame, label: str, parts: Iterable[str]) -> Markup:

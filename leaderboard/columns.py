@@ -128,6 +128,8 @@ METHODS = {
     "history": Column(TEXT, "the board its lifeline is on"),
     "method": Column(TEXT, "identifier"),
     "name": Column(TEXT, "what it is called"),
+    "summary": Column(TEXT, "what it does, in a sentence; own records"),
+    "source": Column(TEXT, "where it comes from; own records"),
     "kind": Column(TEXT, "optimizer, architecture, initialization, schedule, data, loss, precision, systems, software"),
     "introduced": Column(WHOLE, "number of the record that introduced it"),
     "introduced_on": Column(DAY, "day of that"),
@@ -165,6 +167,8 @@ ATTEMPTS = {
     "attempt": Column(TEXT, "name: BOARD/attempts/ID"),
     "board": Column(TEXT, "its board"),
     "date": Column(DAY, "day it was planned"),
+    "methods_added": Column(LIST, "methods that are on in it and not in the reference"),
+    "methods_dropped": Column(LIST, "methods that are on in the reference and not in it"),
     "title": Column(TEXT, "what was tried"),
     "reference": Column(TEXT, "the record it was raced against"),
     "verdict": Column(TEXT, "record; valid, not proven faster; slower; misses target; invalid; or not decided yet"),
@@ -179,7 +183,32 @@ ATTEMPTS = {
     "seconds": Column(REAL, "mean seconds of its runs"),
 }
 
+ABLATIONS = {
+    "ablation": Column(TEXT, "name: RECORD/ablations/ID"),
+    "record": Column(TEXT, "the record that was raced without some of its methods"),
+    "board": Column(TEXT, "its board"),
+    "date": Column(DAY, "day"),
+    "machine": Column(TEXT, "GPU or CPU model"),
+    "methods": Column(LIST, "what was dropped"),
+    "word": Column(TEXT, "needed, unproven or harmful"),
+    "reason": Column(TEXT, "what that rests on where it is no ratio"),
+    "ratio": Column(REAL, "time without the methods over time with them at equal loss: above 1 they help"),
+    "ratio_low": Column(REAL, "lower end of its 99% interval"),
+    "ratio_high": Column(REAL, "upper end"),
+    "ratio_tokens": Column(REAL, "its factor by fewer tokens to the target"),
+    "ratio_speed": Column(REAL, "its factor by more tokens per second"),
+    "pairs": Column(WHOLE, "pairs of runs raced"),
+    "seconds_saved": Column(REAL, "seconds that the methods save of a run of the record, at equal loss"),
+    "seconds_saved_low": Column(REAL, "lower end of its 99% interval"),
+    "seconds_saved_high": Column(REAL, "upper end"),
+    "lines": Column(WHOLE, "statements that run only with them"),
+    "shared_lines": Column(WHOLE, "statements that another method needs too"),
+    "saved_per_line": Column(REAL, "seconds saved over lines; missing where there are no lines"),
+    "memory": Column(REAL, "bytes more at the peak of a short run"),
+}
+
 FRAMES = {
     "records": RECORDS, "runs": RUNS, "curves": CURVES,
     "methods": METHODS, "verifications": VERIFICATIONS, "attempts": ATTEMPTS,
+    "ablations": ABLATIONS,
 }  # fmt: skip

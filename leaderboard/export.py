@@ -63,11 +63,13 @@ def contents(known: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
             "methods": list(columns.METHODS),
             "verifications": list(columns.VERIFICATIONS),
             "attempts": list(columns.ATTEMPTS),
+            "ablations": list(columns.ABLATIONS),
         },
         "records": record_rows,
         "methods": method_rows,
         "verifications": _rows(known["verifications"]),
         "attempts": _rows(known["attempts"]),
+        "ablations": _rows(known["ablations"]),
     }
 
 

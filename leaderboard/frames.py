@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.paths import RECORDS
-from leaderboard import columns, nanogpt, own
+from leaderboard import columns, nanogpt, own, worth
 from leaderboard.columns import DAY, LIST, Column
 from leaderboard.effects import with_effects
 
@@ -44,6 +44,11 @@ def attempts(folder: Path = RECORDS) -> pd.DataFrame:
     return _attempts(own.read(folder))
 
 
+def ablations(folder: Path = RECORDS) -> pd.DataFrame:
+    """Races of records without some of their methods against themselves."""
+    return _ablations(own.read(folder))
+
+
 def every(folder: Path = RECORDS, as_of: str | None = None) -> dict[str, pd.DataFrame]:
     """All frames by name, records/ read once; as they were known at the end of a day (ISO 8601) where one is given."""
     return every_of(own.read(folder, as_of), as_of)
@@ -53,7 +58,7 @@ def every_of(known: own.History, as_of: str | None = None) -> dict[str, pd.DataF
     """The same of own records that were read as of that day."""
     found = {"records": _records(known), "runs": _runs(known), "curves": curves()}
     found["methods"] = _methods(known, found["records"])
-    found |= {"verifications": _verifications(known), "attempts": _attempts(known)}
+    found |= {"verifications": _verifications(known), "attempts": _attempts(known), "ablations": _ablations(known)}
     return found if as_of is None else _known_by(found, pd.Timestamp(as_of))
 
 
@@ -75,6 +80,10 @@ def _verifications(known: own.History) -> pd.DataFrame:
 
 def _attempts(known: own.History) -> pd.DataFrame:
     return _shaped(columns.ATTEMPTS, own.attempts(known))
+
+
+def _ablations(known: own.History) -> pd.DataFrame:
+    return _shaped(columns.ABLATIONS, worth.rows(known.ablations))
 
 
 def _known_by(found: dict[str, pd.DataFrame], day: pd.Timestamp) -> dict[str, pd.DataFrame]:

@@ -51,6 +51,8 @@ class Lifeline:
     id: str
     name: str
     kind: str
+    summary: str
+    source: str
     span: Span
     kin: list[str]
     line: Span
@@ -64,6 +66,8 @@ class Lifeline:
             "id": self.id,
             "name": self.name,
             "kind": self.kind,
+            "summary": self.summary or None,
+            "source": self.source or None,
             **_span_table(self.span),
             "with_kin": {"kin": self.kin, **_span_table(self.line)},
             "replaces": self.replaces,
@@ -140,6 +144,8 @@ def _lifeline(
         id=method["method"],
         name=method["name"],
         kind=method["kind"],
+        summary=method.get("summary") or "",
+        source=method.get("source") or "",
         span=own,
         kin=kin,
         line=_span(spans, known) if kin else own,

@@ -16,10 +16,11 @@ from typing import Any
 
 from harness.core.task import Task, load_task
 from harness.errors import UserError
+from harness.evidence.ablations import ABLATION, ABLATIONS, Ablation, read_ablation
 from harness.evidence.arms import Where
 from harness.evidence.course import JUDGED, Ending, RunLine
 from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read_campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, DecidedCampaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, DecidedCampaign
 from harness.evidence.records import (
     ATTEMPTS,
     SUBMISSION,
@@ -74,10 +75,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class History:
-    """All records and attempts of a folder, board by board, oldest first."""
+    """All records, attempts and finished ablations of a folder, board by board, oldest first."""
 
     records: list[OwnRecord]
     attempts: list[Attempt]
+    ablations: list[tuple[str, Ablation]]  # the first is the name of its folder
 
 
 def read(folder: Path, as_of: str | None = None) -> History:
@@ -87,9 +89,16 @@ def read(folder: Path, as_of: str | None = None) -> History:
     tasks = cache(load_task)
     records = [_read_record(path, as_of, tasks) for where in places for path in history(where)]
     attempts = [_read_attempt(plan.parent) for path in boards for plan in sorted(path.glob(f"{ATTEMPTS}/*/{PLAN}"))]
+    ablations = [
+        (path.parent.name, read_ablation(path.parent))
+        for where in places
+        for record in history(where)
+        for path in sorted(record.glob(f"{ABLATIONS}/*/{ABLATION}"))
+    ]
     return History(
         [one for one in records if as_of is None or one.record.filed <= as_of],
         [_known_by(one, as_of) for one in attempts if as_of is None or one.campaign.plan.started[:10] <= as_of],
+        [(name, one) for name, one in ablations if as_of is None or one.date <= as_of],
     )
 
 
@@ -127,15 +136,16 @@ def methods(known: History) -> list[Row]:
     ended: list[Row] = []
     for one in known.records:
         event = {"number": one.number, "filed": one.record.filed}
-        for name in one.record.methods_dropped:
-            if line := standing.pop((one.board, name), None):
-                ended.append(line | {"dropped": event["number"], "dropped_on": event["filed"]})
+        gone = [line for name in one.record.methods_dropped if (line := standing.pop((one.board, name), None))]
+        ended += [line | {"dropped": event["number"], "dropped_on": event["filed"]} for line in gone]
         for name in one.record.methods_added:
             declared = one.record.methods[name]
             standing[one.board, name] = {
-                "history": one.board, "method": name, "name": declared.summary, "kind": declared.kind,
-                "introduced": event["number"], "introduced_on": event["filed"], "replaces": [],
-                "evidence": declared.source, "uncertain": False,
+                "history": one.board, "method": name, "name": name, "summary": declared.summary,
+                "source": declared.source, "kind": declared.kind,
+                "introduced": event["number"], "introduced_on": event["filed"],
+                "replaces": [line["method"] for line in gone if line["kind"] == declared.kind],
+                "evidence": f"declared in record {one.number:03d} of {one.board}", "uncertain": False,
             }  # fmt: skip
     return sorted([*ended, *standing.values()], key=lambda row: (row["history"], row["introduced"], row["method"]))
 
@@ -161,13 +171,19 @@ def attempts(known: History) -> list[Row]:
     for one in known.attempts:
         plan = one.campaign.plan
         reference = plan.arms.get(REFERENCE)
+        before, now = _methods_on(reference), _methods_on(plan.arms[CANDIDATE])
         row = {
             "attempt": f"{one.board}/{ATTEMPTS}/{plan.id}", "board": one.board, "date": plan.started[:10],
             "title": plan.arms[CANDIDATE].title, "reference": short_name(reference.word) if reference else None,
             "record": filed.get((one.board, plan.id)),
+            "methods_added": sorted(now - before), "methods_dropped": sorted(before - now),
         }  # fmt: skip
         rows.append(row | (_decided(one.verdict) if one.verdict else {"verdict": NOT_DECIDED}))
     return rows
+
+
+def _methods_on(arm: Arm | None) -> set[str]:
+    return {name for name, on in arm.methods.items() if on} if arm else set()
 
 
 def _decided(verdict: CampaignVerdict) -> Row:

@@ -25,7 +25,7 @@ from harness.paths import RECORDS
 from harness.submission import Submission
 from harness.text import clean
 from harness.tuning.protocol import FOLDER
-from leaderboard import columns, downloads, own, pictures
+from leaderboard import columns, downloads, own, pictures, worth
 from leaderboard.baseline import Baseline, baselines
 from leaderboard.compare import source_diff
 from leaderboard.export import contents
@@ -102,6 +102,7 @@ def printable(store: Store) -> Store:
         methods=_cleaned(store.methods),
         verifications=_cleaned(store.verifications),
         attempts=_cleaned(store.attempts),
+        ablations=_cleaned(store.ablations),
     )
 
 
@@ -144,7 +145,9 @@ def _board_pages(
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
     rows = pictures.lifeline_rows(page, store.methods_of(page.board.name))
-    yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows}
+    measured = store.ablations_of(page.board.name)
+    costs = {"ablations": measured, "tradeoff": worth.tradeoff(measured, "methods/")}
+    yield f"{page.folder}/methods.html", "methods.html", own | {"rows": rows} | costs
     by_id = {row["record"]: row for row in page.records}
     for before, row, after in zip([None, *page.records], page.records, [*page.records[1:], None], strict=False):
         parent, first = by_id.get(row["parent"]), page.records[0]
@@ -161,7 +164,16 @@ def _board_pages(
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
     for line, bar in zip(page.lifelines, rows, strict=True):
         place = f"{page.folder}/methods/{slug(line.id)}.html"
-        yield place, "method.html", own | {"line": line, "row": bar, "titles": titles}
+        yield place, "method.html", own | {
+            "line": line, "row": bar, "titles": titles,
+            "ablations": [row for row in measured if line.id in row["methods"]],
+            "without": [row for row in store.attempts if _is_without(row, page, line)],
+        }  # fmt: skip
+
+
+def _is_without(attempt: Row, page: BoardPage, line: Lifeline) -> bool:
+    """Whether an attempt raced the reigning record without a method that it had."""
+    return attempt["board"] == page.board.name and line.id in (attempt["methods_dropped"] or ())
 
 
 def _board_page(store: Store, board: Board) -> BoardPage:

@@ -19,7 +19,7 @@ from harness.errors import UserError
 FILE = Path(__file__).parent / "leaderboard.json"
 SCHEMA = 1
 MAX_BYTES = 256 << 20
-KINDS = ("records", "methods", "verifications", "attempts")
+KINDS = ("records", "methods", "verifications", "attempts", "ablations")
 RUN_FIELDS = ("run", "loss", "seconds", "counted", "arm", "status")  # of an entry in a record's run_list
 POINT_FIELDS = ("step", "loss", "seconds", "tokens")  # of an entry in its curve
 REMEDY = "write it anew: speedrun board export"
@@ -66,6 +66,7 @@ class Store:
     methods: list[Row]
     verifications: list[Row]
     attempts: list[Row]
+    ablations: list[Row]
 
     @property
     def record_columns(self) -> list[str]:
@@ -98,6 +99,11 @@ class Store:
 
     def methods_of(self, board: str) -> list[Row]:
         return [row for row in self.methods if row["history"] == board]
+
+    def ablations_of(self, board: str) -> list[Row]:
+        """The latest ablation of every set of methods of every record of a board, oldest record first."""
+        known = sorted((row for row in self.ablations if row["board"] == board), key=lambda row: row["ablation"])
+        return list({(row["record"], *row["methods"]): row for row in known}.values())
 
     def standing_methods(self, record: Row) -> list[str]:
         """The methods that stood at a record, its own included, in order of introduction."""

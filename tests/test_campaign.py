@@ -12,6 +12,7 @@ import pytest
 from harness import campaign
 from harness.bundle import changed_bundles, read_record
 from harness.campaign import Finished, Request, run_once
+from harness.core.printed import smaller_batch
 from harness.core.task import hardware_class
 from harness.errors import UserError
 from harness.journal import Journal, verify
@@ -107,6 +108,27 @@ def test_an_undeclared_name_says_what_to_add(toy: Toy, tmp_path: Path) -> None:
     record = run_once(request(toy, tmp_path, SCRIPT.replace('uses("momentum")', 'uses("muon")'))).record
     assert record.reason == "crash"
     assert "add a table [methods.muon]" in record.message
+
+
+FULL = "raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 9.00 GiB')"
+
+
+def test_a_full_gpu_says_which_setting_to_lower(toy: Toy, tmp_path: Path) -> None:
+    script = SCRIPT.replace("    run.start(model)", f"    run.start(model); {FULL}")
+    message = run_once(request(toy, tmp_path, script)).record.message
+    assert "CUDA out of memory" in message and message.endswith("train on fewer rows at once")
+    assert smaller_batch(message, {"batch": 512, "micro_batch": 32}).endswith("try --set micro_batch=16")
+    assert smaller_batch(message, {"batch": 512, "micro_batch": 1}).endswith("try --set batch=256")
+    assert smaller_batch("ZeroDivisionError", {"batch": 512}) == ""
+
+
+def test_a_full_gpu_while_judging_says_so_too(toy: Toy, tmp_path: Path) -> None:
+    script = SCRIPT.replace("        return self.table(tokens)", f"        {FULL}").replace(
+        "model(inputs)", "model.table(inputs)"
+    )
+    record = run_once(request(toy, tmp_path, script)).record
+    assert record.reason == "model-host-crash"
+    assert record.message.endswith("lower batch or length under [evaluation] in submission.toml")
 
 
 def test_a_failed_run_is_kept_and_journalled(toy: Toy, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,8 +52,11 @@ class Checker:
     """Checks one submission; `on_start` is told what begins, for whoever waits."""
 
     def __init__(
-        self, folder: Path, task: Task | None, hardware: str, on_start: Callable[[str], None] = lambda text: None
-    ) -> None:
+        self, folder: Path, task: Task | None, hardware: str, on_start: Callable[[str], None] = lambda text: None,
+        settings: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`settings` are those of --set: values at which it is built and run instead of the declared ones."""
+        self._settings = settings
         self._folder = folder
         self._task = task
         self._hardware = hardware_class(hardware)
@@ -110,7 +113,7 @@ class Checker:
 
     def _builds(self) -> Iterator[Result]:
         self._on_start("building the model in three fresh processes")
-        self._trials = Trials(self._require(), self._hardware, self._temporary)
+        self._trials = Trials(self._require(), self._hardware, self._temporary, settings=self._settings)
         first, again, other = builds = self._trials.builds()
         failed = next((build for build in builds if build.failure), None)
         importing = failed is not None and "in import_submission" in failed.output

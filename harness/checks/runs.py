@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.checks.synthetic import make_task
@@ -47,11 +47,16 @@ class Trial:
 class Trials:
     """Runs one submission on a made-up task, everything in a folder that the caller removes."""
 
-    def __init__(self, submission: Submission, hardware: HardwareClass, folder: Path) -> None:
+    def __init__(
+        self, submission: Submission, hardware: HardwareClass, folder: Path, seed: int | None = None,
+        settings: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`settings` hold for every trial."""
         self._submission = submission
         self._hardware = hardware
+        self._settings = settings
         self._folder = folder.resolve()
-        self._seed = secrets.randbelow(SEED_LIMIT)
+        self._seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         self._task = make_task(submission.task, submission.manifest.evaluation, self._folder / "data")
         self._done = 0
         self.consulted: set[str] = set()
@@ -80,7 +85,18 @@ class Trials:
             trial = self.dry_run(dropped, LONG_DRY_STEPS)
         return trial
 
-    def _plan(self, dropped: Sequence[str], dry_steps: int | None, seed: int) -> Plan:
+    def instrumented_run(
+        self, dropped: Sequence[str], settings: Sequence[str], instrument: Callable[[Path], None]
+    ) -> tuple[Outcome, str]:
+        """A dry run of a source that `instrument` has changed, and what it printed. Nothing is compiled."""
+        plan = replace(self._plan(dropped, LONG_DRY_STEPS, self._seed, settings), compiled=None)
+        instrument(plan.source)
+        outcome = Referee(plan).run()
+        if outcome.reason is Failure.INTERRUPTED:
+            raise KeyboardInterrupt
+        return outcome, (plan.folder / "output.txt").read_text(errors="replace")
+
+    def _plan(self, dropped: Sequence[str], dry_steps: int | None, seed: int, settings: Sequence[str] = ()) -> Plan:
         submission, shape = self._submission, self._submission.manifest.evaluation
         self._done += 1
         folder = self._folder / f"run-{self._done}"
@@ -89,7 +105,7 @@ class Trials:
         return Plan(
             task=self._task, hardware=self._hardware, source=folder / "source",
             data_folder=self._folder / "data" / self._task.name, folder=folder, trust=probe().level, seed=seed,
-            methods=submission.methods(list(dropped)), hparams=submission.hparams([]),
+            methods=submission.methods(list(dropped)), hparams=submission.hparams([*self._settings, *settings]),
             batch=shape.batch, length=shape.length, dry_steps=dry_steps,
             compiled=compiled if self._task.caps[self._hardware.device].compile_cpu_seconds else None,
         )  # fmt: skip
@@ -101,6 +117,27 @@ class Trials:
         caps = HostCaps(plan.caps.host_load_cpu_seconds, plan.caps.timeout_seconds)
         host = ModelHost(sandbox, plan.context(), caps, plan.folder / "build.txt", cpus=None)
         return stack.enter_context(closing(host)), plan
+
+
+def same_training(
+    one: Submission, dropped: Sequence[str], other: Submission, hardware: HardwareClass, folder: Path
+) -> str:
+    """What differs between a submission with methods dropped and another one, in a dry run of one seed; "" if nothing.
+
+    On a CPU the exported weights must be the same to the last bit, on GPUs the weights at the start.
+    """
+    seed = secrets.randbelow(SEED_LIMIT)
+    trials = [
+        Trials(one, hardware, folder / "one", seed).dry_run(dropped),
+        Trials(other, hardware, folder / "other", seed).dry_run([]),
+    ]
+    for trial in trials:
+        if trial.outcome.reason is not None:
+            return f"{trial.outcome.reason}: {trial.outcome.message}"
+    start, end = ({getattr(t.outcome, name) for t in trials} for name in ("start_digest", "weights_digest"))
+    if len(start) > 1:
+        return "another model is built"
+    return "a few steps end at other weights" if len(end) > 1 and hardware.device == "cpu" else ""
 
 
 def _build(host: ModelHost, plan: Plan) -> Build:

@@ -34,18 +34,25 @@ def make_task(task: Task, shape: EvaluationShape, folder: Path) -> Task:
         wanted.append((f"{task.name}_train_000000.bin", "train", MAX_TRAIN_TOKENS))
     validation = VALIDATION_BATCHES * batch_tokens + batch_tokens // 2 + 1
     wanted.append((f"{task.name}_validation_000000.bin", "validation", validation))
+    random = np.random.default_rng(SEED)
+    shards = [(file, split, noise(task, count, random)) for file, split, count in wanted]
+    return write_stand_in(task, task.name, folder, shards)
+
+
+def write_stand_in(task: Task, name: str, folder: Path, shards: list[tuple[str, str, np.ndarray]]) -> Task:
+    """Writes a task like another with shards (file, split, tokens) of its own, which lie in folder/name; loads it.
+
+    It may be run on a CPU too, under the caps of a GPU where it had none. The task file is written last.
+    """
     table = task.model_dump(mode="json", exclude={"corpus", "hub", "shards"}, exclude_none=True)
-    table["evaluation"].pop("tokens", None)  # the made-up validation is smaller
+    table["name"] = name
+    table["evaluation"].pop("tokens", None)  # these validation splits are smaller
     for by_device in (table["caps"], table["audit"]["tolerance"]):
         by_device.setdefault("cpu", by_device.get("cuda"))
-    data = folder / task.name
+    data = folder / name
     data.mkdir(parents=True)
-    random = np.random.default_rng(SEED)
-    table["shards"] = [
-        _write(data / file, split, noise(task, count, random), task.tokenizer.end_of_text)
-        for file, split, count in wanted
-    ]
-    path = folder / f"{task.name}.toml"
+    table["shards"] = [_write(data / file, split, tokens, task.tokenizer.end_of_text) for file, split, tokens in shards]
+    path = folder / f"{name}.toml"
     path.write_text(toml(table), encoding="utf-8")
     return load_task(path)
 

@@ -19,6 +19,7 @@ def budget(
         float | None, typer.Option(help="Nats below the target; by default what reaches it in 8 runs with 90% power.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Runs at a time, each on cores of its own.")] = 1,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Declare what was found in submission.toml.")] = False,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     as_json: options.Json = False,
@@ -30,6 +31,7 @@ def budget(
 
     from harness.core.task import hardware_class, load_task
     from harness.submission import load_submission
+    from harness.tuning.adopt import declare
     from harness.tuning.budget import BudgetSearch
     from harness.tuning.dispatch import Place
 
@@ -48,6 +50,8 @@ def budget(
     except KeyboardInterrupt:
         output.note("stopped; the same command goes on")
         raise typer.Exit(130) from None
+    if adopt:
+        declare(loaded, {name: found.budget})
     if as_json:
         output.as_json({"name": name, "target": target, **asdict(found), "trials": str(search.table.path)})
         return

@@ -1,4 +1,4 @@
-"""What `race`, `calibrate` and `resume` share: going on with a campaign of any kind, and what it says at its end."""
+"""What `race`, `ablate`, `calibrate` and `resume` share: going on with a campaign, and what it says at its end."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from harness.campaign import run_once
 from harness.cli import output
+from harness.cli.ablation_view import print_ablations
 from harness.cli.board_site import renew
 from harness.cli.campaign_view import (
     PAIR_COLUMNS,
@@ -21,15 +22,23 @@ from harness.cli.campaign_view import (
     pair_rows,
 )
 from harness.errors import UserError
+from harness.evidence.ablations import ABLATIONS, keep_ablation
 from harness.evidence.arms import Where
 from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, CalibrationCampaign, DecidedCampaign
-from harness.evidence.race import BASELINE_RUNS, settled_after, time_left
+from harness.evidence.plans import (
+    CANDIDATE,
+    REFERENCE,
+    BaselineCampaign,
+    Calibration,
+    CalibrationCampaign,
+    DecidedCampaign,
+)
+from harness.evidence.race import settled_after, time_left
 from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, file_record
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
-from harness.evidence.verifications import keep_verification
+from harness.evidence.verifications import Verification, keep_verification
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
@@ -38,7 +47,7 @@ STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWE
 
 def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
     """The folder of a campaign: by path or id, or the latest one that is not finished. Raises UserError."""
-    patterns = (f"*/*/{ATTEMPTS}/*/{PLAN}", f"*/*/*/{VERIFICATIONS}/*/{PLAN}")
+    patterns = [f"*/*/{ATTEMPTS}/*/{PLAN}", *(f"*/*/*/{kind}/*/{PLAN}" for kind in (VERIFICATIONS, ABLATIONS))]
     known = [*(runs_dir / FOLDER).glob(f"*/{PLAN}")]
     known += [path for pattern in patterns for path in records_dir.glob(pattern)]
     folders = sorted((path.parent for path in known), key=lambda folder: folder.name)
@@ -56,22 +65,25 @@ def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
 
 
 def go_on(
-    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0
+    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int = 0, told: bool = True
 ) -> CampaignVerdict | None:
     """Does what is left of a campaign and prints what it says. Exits with 130 after Ctrl-C.
 
+    `silent`: only the object of `--json` is printed. `told` off: of an ablation not even that; the caller tells it.
     What is kept in records/ is on the board before its first run and again at its end.
     """
     if not campaign.folder.resolve().is_relative_to(where.records.resolve()):
-        return _go_on(campaign, places, where, silent, pairs)
+        return _go_on(campaign, places, where, silent, pairs, told)
     renew(where.records)
     try:
-        return _go_on(campaign, places, where, silent, pairs)
+        return _go_on(campaign, places, where, silent, pairs, told)
     finally:
         renew(where.records)
 
 
-def _go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int) -> CampaignVerdict | None:
+def _go_on(
+    campaign: Campaign[Any], places: Places, where: Where, silent: bool, pairs: int, told: bool
+) -> CampaignVerdict | None:
     if isinstance(campaign.plan, DecidedCampaign):
         if not silent:
             _announce(campaign)
@@ -85,7 +97,7 @@ def _go_on(campaign: Campaign[Any], places: Places, where: Where, silent: bool, 
         _interrupted(campaign, silent)
         raise typer.Exit(output.INTERRUPTED) from None
     if isinstance(campaign.plan, DecidedCampaign):
-        return _end_race(campaign, where, silent)
+        return _end_race(campaign, where, silent, told)
     _end_calibration(campaign, where, silent)
     return None
 
@@ -146,13 +158,16 @@ def _interrupted(campaign: Campaign[Any], silent: bool) -> None:
     output.note(f"stopped after {blocks} of {total}; go on with: speedrun resume {campaign.plan.id}")
 
 
-def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVerdict:
+def _end_race(campaign: Campaign[Any], where: Where, silent: bool, told: bool) -> CampaignVerdict:
     """Keeps and prints the verdict; an attempt with the verdict `record` is filed. Raises UserError where it cannot."""
     verdict = keep_verdict(campaign)
     assert verdict is not None, "a race that ended without interruption has a verdict"
     filed, refused = None, None
     if campaign.folder.parent.name == VERIFICATIONS:
         _end_verification(campaign, verdict, where, silent)
+        return verdict
+    if campaign.folder.parent.name == ABLATIONS:
+        _end_ablation(campaign, verdict, silent, told)
         return verdict
     if campaign.folder.parent.name == ATTEMPTS and verdict.verdict is Verdict.RECORD:
         try:
@@ -171,6 +186,18 @@ def _end_race(campaign: Campaign[Any], where: Where, silent: bool) -> CampaignVe
     return verdict
 
 
+def _end_ablation(campaign: Campaign[Any], verdict: CampaignVerdict, silent: bool, told: bool) -> None:
+    found = keep_ablation(campaign)
+    if not told:
+        return
+    if silent:
+        output.as_json({**report(campaign, verdict), "ablation": found.model_dump(mode="json")})
+        return
+    print_verdict(campaign, verdict)
+    output.line()
+    print_ablations(found.record, [found])
+
+
 def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: Where, silent: bool) -> None:
     found = keep_verification(campaign, where)
     if silent:
@@ -181,11 +208,23 @@ def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: 
         output.line(
             f"{'filed':<17} {interval(found.filed)} against {found.against}; differ by chance: p {found.p or 0:.3g}"
         )
+    else:
+        _print_repetition(found)
     said = "agrees" if found.agrees else "DOES NOT AGREE"
     alone = "confirms it by itself" if found.confirms else "does not show it by itself"
     output.line(
         f"{'verification':<17} {said} with {found.record}; this race {alone}", "green" if found.agrees else "red"
     )
+
+
+def _print_repetition(found: Verification) -> None:
+    """The first record is compared with itself, as filed."""
+    (loss_filed, loss), (seconds_filed, seconds) = found.losses, found.seconds
+    if loss is None or seconds is None or found.p is None:
+        return
+    output.line(f"{'loss':<17} {loss:.4f} here, {loss_filed:.4f} as filed; differ by chance: p {found.p:.3g}")
+    machine = "the same kind of machine" if found.same_machine else "another kind of machine"
+    output.line(f"{'seconds':<17} {seconds:.1f} here, {seconds_filed:.1f} as filed, on {machine}")
 
 
 def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> None:
@@ -227,7 +266,9 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     facts.append(
         ("pairs" if len(arms) > 1 else "runs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}")
     )
-    faster = f", lower limit above {verdict.minimum_ratio:g}" if len(arms) > 1 else f", {BASELINE_RUNS} judged runs"
+    faster = f", lower limit above {verdict.minimum_ratio:g}"
+    if isinstance(plan, BaselineCampaign):
+        faster = f", {plan.least_runs} judged runs"
     facts.append(("a record needs", f"target reached at p <= 0.01{faster}"))
     facts.append(("calibration", describe_calibration(plan.calibration)))
     if len(arms) > 1:

@@ -28,11 +28,15 @@ def check(
         str | None, typer.Argument(metavar="SUB", help="Folder, name, or `baseline`.", show_default=False)
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print all rules, and all known ways to cheat.")] = False,
+    setting: options.Set = None,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check a submission against every rule, in minutes, before its first run."""
+    """Check a submission against every rule, in minutes, before its first run.
+
+    --set makes a large model small enough for a laptop. `speedrun submit` checks it as it is declared.
+    """
     if explain:
         print_rules()
         output.line()
@@ -46,7 +50,7 @@ def check(
 
     folder = options.submission_folder(submission)
     waiting = _Waiting(silent=as_json)
-    checker = Checker(folder, load_task(task) if task else None, hardware, waiting.show)
+    checker = Checker(folder, load_task(task) if task else None, hardware, waiting.show, setting or [])
     began = time.monotonic()
     results = []
     with waiting:

@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from harness.cli import (
+    ablate,
     board,
     budget,
     calibrate,
@@ -29,7 +30,9 @@ from harness.cli import (
     output,
     race,
     records,
+    rehearse,
     resume,
+    revert,
     run,
     submit,
     tune,
@@ -55,8 +58,11 @@ app.command()(check.check)
 app.command()(race.race)
 app.command()(submit.submit)
 app.command()(verify.verify)
+app.command()(ablate.ablate)
+app.command()(revert.revert)
 app.command()(resume.resume)
 app.command()(calibrate.calibrate)
+app.command()(rehearse.rehearse)
 app.command()(doctor.doctor)
 app.command()(methods.methods)
 app.command("import-logs")(import_logs.import_logs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from leaderboard.store import Store
 
 COLUMNS = (
-    "id", "name", "kind", "introduced_record", "introduced_date", "dropped_record", "dropped_date",
+    "id", "name", "kind", "summary", "source", "replaces",
+    "introduced_record", "introduced_date", "dropped_record", "dropped_date",
     "records_while_it_stood", "people_who_set_them", "people_besides_introducers",
     "kin", "with_kin_dropped_record", "with_kin_dropped_date", "with_kin_records_while_it_stood",
     "with_kin_people_who_set_them", "uncertain", "evidence",
 )  # fmt: skip
+COST_COLUMNS = ("record", "method", "", "faster with it, equal loss", "lines", "seconds saved", "a line")
 NARROW = 100  # columns of a terminal below which the kind of a method is left to its own page
 MEANING = (
     "records: set after its introduction while it stood; people: who set them, each once (programs and groups are not "
@@ -33,10 +36,15 @@ def methods(
     history: options.History = None,
     track: options.Track = 1,
     as_of: options.AsOf = None,
+    costs: Annotated[bool, typer.Option("--costs", help="What methods save and what they cost, by ablation.")] = False,
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write that as a picture.")] = None,
     as_json: options.Json = False,
     as_csv: options.Csv = False,
 ) -> None:
-    """Show which methods survived: introduced, dropped, the records set meanwhile and the people who set them."""
+    """Show which methods survived: introduced, dropped, the records set meanwhile and the people who set them.
+
+    With a name also what ablations found of it, and the attempts without it. --costs: seconds saved per line of code.
+    """
     from leaderboard import store
     from leaderboard.lifelines import lifelines, parse_day
 
@@ -46,17 +54,76 @@ def methods(
     board = options.board_name(task, hardware, history, track)
     if history is not None:
         known.board(board)
+    if costs or svg is not None:
+        _costs(known, board, svg, as_json, as_csv)
+        return
     found = lifelines(known.methods_of(board), known.records_of(board), day)
     if name is not None:
         found = [_one(found, name, board)]
     if as_json:
-        output.as_json(_table(known, board, day, found))
+        output.as_json(_table(known, board, day, found) | (_evidence(known, board, name) if name else {}))
     elif as_csv:
         output.as_csv(COLUMNS, [_flat(line.table()) for line in found])
     elif name is not None:
         _print_one(known, board, found[0])
     else:
         _print(known, board, day, found)
+
+
+def _costs(known: Store, board: str, svg: Path | None, as_json: bool, as_csv: bool) -> None:
+    """The ablations of a board's records: what methods save, and by how many lines; as a picture too."""
+    rows = known.ablations_of(board)
+    if svg is not None:
+        _draw(rows, board, svg)
+    columns = known.columns["ablations"]
+    if as_json:
+        output.as_json({"board": board, "ablations": rows})
+    elif as_csv:
+        output.as_csv(columns, rows)
+    elif not rows:
+        output.line(f"{board}: no ablation yet: speedrun ablate RECORD, then speedrun board export")
+    else:
+        output.line(f"what methods save and cost on {board}", style="bold")
+        output.table(COST_COLUMNS, [_cost_row(row) for row in rows])
+
+
+def _draw(rows: list[dict[str, Any]], board: str, path: Path) -> None:
+    from leaderboard.charts import standalone
+    from leaderboard.worth import tradeoff
+
+    drawn = tradeoff(rows, None, (1080,))
+    if not drawn:
+        raise UserError(f"{board}: no ablation with a ratio yet", "speedrun ablate RECORD, then speedrun board export")
+    try:
+        path.write_text(standalone(drawn[0]), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}", "choose a file you can write to") from None
+    output.note(f"wrote {path}")
+
+
+def _cost_row(row: dict[str, Any]) -> tuple[object, ...]:
+    return (
+        row["record"], ", ".join(row["methods"]), row["word"], _limits(row, "ratio", 3), row["lines"],
+        _limits(row, "seconds_saved", 2), output.fixed(row["saved_per_line"], 3),
+    )  # fmt: skip
+
+
+def _limits(row: dict[str, Any], name: str, digits: int) -> str:
+    """A value with its limits; empty where there is none."""
+    if row[name] is None:
+        return ""
+    value, low, high = (output.fixed(row[field], digits) for field in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} ({low} to {high})"
+
+
+def _evidence(known: Store, board: str, name: str) -> dict[str, Any]:
+    """What was found of one method: the ablations that dropped it, and the attempts without it, or with it anew."""
+    attempts = [row for row in known.attempts if row["board"] == board]
+    return {
+        "ablations": [row for row in known.ablations_of(board) if name in row["methods"]],
+        "attempts_without_it": [row for row in attempts if name in (row["methods_dropped"] or ())],
+        "attempts_with_it": [row for row in attempts if name in (row["methods_added"] or ())],
+    }
 
 
 def _one(found: list[Lifeline], name: str, board: str) -> Lifeline:
@@ -122,6 +189,8 @@ def _row(line: Lifeline) -> tuple[object, ...]:
 def _print_one(known: Store, board: str, line: Lifeline) -> None:
     titles = {row["number"]: row["title"] for row in known.records_of(board) if row["kind"] != "retiming"}
     output.paragraph(f"{line.id}: {line.name}", style="bold")
+    if line.summary:
+        output.paragraph(f"{line.summary} ({line.source})")
     output.paragraph(f"{line.kind}; {board}" + ("; the sources leave room" if line.uncertain else ""))
     output.paragraph(f"evidence: {line.evidence}")
     if line.replaces:
@@ -132,6 +201,21 @@ def _print_one(known: Store, board: str, line: Lifeline) -> None:
         output.line()
         output.paragraph(f"with its kin ({', '.join(line.kin)}):")
         _print_span(line.line, titles)
+    _print_evidence(_evidence(known, board, line.id))
+
+
+def _print_evidence(found: dict[str, Any]) -> None:
+    if any(found.values()):
+        output.line()
+    for row in found["ablations"]:
+        together = f" (dropped together: {', '.join(row['methods'])})" if len(row["methods"]) > 1 else ""
+        faster = f", {_limits(row, 'ratio', 4)} times as fast with it" if row["ratio"] is not None else ""
+        text = f"in {row['record']}: {row['word']}{faster}, {row['lines']} lines{together}"
+        output.paragraph_after("ablation    ", text)
+    for key, label in (("attempts_without_it", "without it  "), ("attempts_with_it", "with it     ")):
+        for row in found[key]:
+            ratio = f", {_limits(row, 'ratio', 4)} times as fast" if row["ratio"] is not None else ""
+            output.paragraph_after(label, f"{row['date']}, {row['title']}: {row['verdict']}{ratio}")
 
 
 def _print_span(span: Span, titles: dict[int, str]) -> None:

@@ -35,3 +35,4 @@ def new(
     output.line(f"  1. edit {folder}/train.py and {folder}/submission.toml")
     output.line(f"  2. speedrun check {folder}")
     output.line(f"  3. speedrun run {folder}")
+    output.line(f"  4. edit {folder}/tuning/protocol.toml, then tune, budget, submit: docs/tuning.md has the recipe")

@@ -23,7 +23,8 @@ def verify(
     as_json: options.Json = False,
     records_dir: options.RecordsDir = options.RECORDS_DIR,
 ) -> None:
-    """Recompute digests and statistics of all records, attempts and verifications. Exit code 1 where one differs."""
+    """Recompute all records, attempts, verifications and ablations. Exit code 1 where one differs."""
+    from harness.evidence.ablations import check_ablations
     from harness.evidence.arms import Where
     from harness.evidence.records import check_records
     from harness.evidence.verifications import check_verifications
@@ -34,7 +35,7 @@ def verify(
     checked = []
     for path in classes:
         where = Where(path.parent.name, path.name, records_dir)
-        checked += [*check_records(where), *check_verifications(where)]
+        checked += [*check_records(where), *check_verifications(where), *check_ablations(where)]
     ok = not any(found.problems for found in checked)
     if as_json:
         records = [{"name": found.name, "ok": not found.problems, "problems": found.problems} for found in checked]
@@ -46,6 +47,6 @@ def verify(
             for problem in found.problems:
                 output.line(f"         {problem}")
         differ = sum(bool(found.problems) for found in checked)
-        output.line(f"{len(checked)} records, attempts and verifications, {differ} differ")
+        output.line(f"{len(checked)} records, attempts, verifications and ablations, {differ} differ")
     if not ok:
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,10 @@ from harness.cli import options, output
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.core.task import Task
+    from harness.evidence.arms import Where
+    from harness.evidence.series import Places
+    from harness.evidence.verdict import CampaignVerdict
+    from harness.submission import Submission
 
 
 def submit(
@@ -28,17 +30,9 @@ def submit(
     The first record of a task and class has nothing to be raced against: it must reach the target in at least 10 runs.
     The same source submitted again goes on with its attempt, until that is final.
     """
-    from datetime import UTC, datetime
-
-    from harness.cli import campaigns
-    from harness.core.data.prepare import require_prepared
     from harness.core.task import hardware_class, load_task
     from harness.evidence.arms import Where
-    from harness.evidence.attempts import attempt_of, pairs_to_go
-    from harness.evidence.folder import VERDICT
-    from harness.evidence.locks import require_idle_machine
     from harness.evidence.series import Places
-    from harness.machine import fingerprint
     from harness.submission import load_submission
 
     hardware_class(hardware)
@@ -46,25 +40,45 @@ def submit(
     folder = options.submission_folder(submission, own_task.name if own_task else options.DEFAULT_TASK, hardware)
     candidate = load_submission(folder, own_task)
     where = Where(candidate.task.name, hardware, records_dir)
-    require_prepared(candidate.task, data_dir)
+    attempt(candidate, submission, where, Places(data_dir, runs_dir), silent=as_json)
+
+
+def attempt(candidate: Submission, word: str, where: Where, places: Places, silent: bool) -> CampaignVerdict:
+    """Checks a submission, races it for the record and answers the verdict, which is kept and told. Raises UserError.
+
+    `word`: what names the submission in the plan.
+    """
+    from datetime import UTC, datetime
+
+    from harness.cli import campaigns
+    from harness.core.data.prepare import require_prepared
+    from harness.evidence.attempts import attempt_of, pairs_to_go
+    from harness.evidence.folder import VERDICT
+    from harness.evidence.locks import require_idle_machine
+    from harness.machine import fingerprint
+
+    require_prepared(candidate.task, places.data)
     require_idle_machine()
-    _require_checked(folder, own_task, hardware, silent=as_json)
-    campaign = attempt_of(candidate, submission, where, fingerprint(), datetime.now(UTC))
-    if not as_json:
+    _require_checked(candidate, where.hardware, silent)
+    campaign = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC))
+    if not silent:
         output.note(f"attempt kept in {campaign.folder}; commit it: its plan counts from now on")
     pairs = pairs_to_go(campaign)
     if pairs:
         (campaign.folder / VERDICT).unlink()  # given up for futility; a new one comes with the next look
-    campaigns.go_on(campaign, Places(data_dir, runs_dir), where, silent=as_json, pairs=pairs)
+    verdict = campaigns.go_on(campaign, places, where, silent=silent, pairs=pairs)
+    assert verdict is not None, "an attempt ends with a verdict"
+    return verdict
 
 
-def _require_checked(folder: Path, task: Task | None, hardware: str, silent: bool) -> None:
+def _require_checked(candidate: Submission, hardware: str, silent: bool) -> None:
     """Raises UserError with the rules that the submission breaks."""
     from harness.checks.check import Checker
 
     if not silent:
         output.note("checking every rule, which takes a minute or two")
-    failed = [result for result in Checker(folder, task, hardware).results() if result.failures]
+    folder = candidate.folder
+    failed = [result for result in Checker(folder, candidate.task, hardware).results() if result.failures]
     if failed:
         said = "\n".join(f"{result.rule.id}: {finding.message}" for result in failed for finding in result.failures)
         raise UserError(f"{folder}: breaks rules\n{said}", f"speedrun check {folder} says why, and what to do")

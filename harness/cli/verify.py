@@ -11,12 +11,14 @@ from harness.cli import options, output
 
 def verify(
     record: Annotated[
-        str | None, typer.Argument(metavar="RECORD", help="Such as gcide/cpu-1thread/002, or `best`.")
+        str | None, typer.Argument(metavar="RECORD", help="Such as gcide/cpu-1thread/002; `best`; `baseline`.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every record of the task and class, oldest first.")] = False,
     first: Annotated[bool, typer.Option("--first", help="Race against the first record, not the parent.")] = False,
-    pairs: Annotated[int, typer.Option(help="At most so many pairs: 4, 6, 8, 12 or 16.")] = 8,
-    task: Annotated[str, typer.Option(help="Task of `best` and --all.")] = options.DEFAULT_TASK,
+    pairs: Annotated[
+        int, typer.Option(help="At most so many pairs: 4, 6, 8, 12 or 16. The first record: so many runs.")
+    ] = 8,
+    task: Annotated[str, typer.Option(help="Task of `best`, `baseline` and --all.")] = options.DEFAULT_TASK,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     as_json: options.Json = False,
     data_dir: options.DataDir = options.DATA_DIR,
@@ -28,9 +30,9 @@ def verify(
 
     from harness.cli import campaigns
     from harness.errors import UserError
-    from harness.evidence.arms import Where, submission_folder
+    from harness.evidence.arms import BASELINE, Where, submission_folder
     from harness.evidence.locks import require_idle_machine
-    from harness.evidence.records import history, load_record
+    from harness.evidence.records import history, load_record, reigning_baseline
     from harness.evidence.series import Places
     from harness.evidence.verifications import plan_verification
     from harness.machine import fingerprint
@@ -40,7 +42,10 @@ def verify(
     if every and as_json:
         raise typer.BadParameter("--json is for one record")
     where = Where(task, hardware, records_dir)
-    folders = history(where) if every else [submission_folder(record or "", where).parent]
+    if every:
+        folders = history(where)
+    else:
+        folders = [reigning_baseline(where) if record == BASELINE else submission_folder(record or "", where).parent]
     if not folders:
         raise UserError(f"{task}, {hardware}: no record yet", "`speedrun submit` files the first one")
     require_idle_machine()

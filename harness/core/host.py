@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.child import Child
 from harness.core.failures import Failure, RunFailed
-from harness.core.printed import ended_how
+from harness.core.printed import OUT_OF_MEMORY, ended_how
 from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, plain_text
 from harness.core.sandbox import Sandbox
 from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
@@ -41,12 +41,14 @@ class ModelHost:
     """One model host process. Every method raises RunFailed with a `model-host-...` or `wrong-shape` reason."""
 
     def __init__(
-        self, sandbox: Sandbox, context: Context, caps: HostCaps, output: Path, cpus: Sequence[int] | None
-    ) -> None:
+        self, sandbox: Sandbox, context: Context, caps: HostCaps, output: Path, cpus: Sequence[int] | None,
+        build_frozen: bool = False,
+    ) -> None:  # fmt: skip
+        """`build_frozen`: where the task fixes the model, that is built; the submission is not imported at all."""
         self._caps = caps
         self._deadline = time.monotonic() + caps.seconds
         self._context = context
-        self._source = sandbox.source
+        self._source = None if build_frozen and context.task.model else sandbox.source
         self._name = "the shadow host" if output.stem == "shadow" else "the model host"
         self._listener = Listener()
         self._channel: Channel | None = None
@@ -61,11 +63,11 @@ class ModelHost:
         )
 
     def build(self) -> tuple[list[TensorSpec], str]:
-        """Imports the submission and builds its model: the tensors and the digest of their values."""
+        """Builds the model, mostly by importing the submission: the tensors and the digest of their values."""
         self._connect()
         self._cpu_before = self._child.cpu_seconds()
         self._loading = True
-        self._send("welcome", context=self._context.to_json(), source=str(self._source))
+        self._send("welcome", context=self._context.to_json(), source=self._source and str(self._source))
         specs: list[TensorSpec] = []
         while (message := self._receive("tensors", "built")).kind == "tensors":
             try:
@@ -191,4 +193,6 @@ class ModelHost:
         how = ended_how(self._child.exit_status())
         self._child.close()
         said = self._child.printed.tail()
-        return RunFailed(Failure.HOST_CRASH, f"{self._name} {how} too early; its last lines:\n{said}")
+        full = "\nthe GPU's memory is full: lower batch or length under [evaluation] in submission.toml"
+        remedy = full if OUT_OF_MEMORY in said else ""
+        return RunFailed(Failure.HOST_CRASH, f"{self._name} {how} too early; its last lines:\n{said}{remedy}")

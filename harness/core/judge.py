@@ -142,7 +142,7 @@ def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
         job.trust, Path(job.source), scratch, job.threads, gpus, "host", limits_for("host", caps, gpus), rung=job.rung
     )
     host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
-    return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus)
+    return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus, build_frozen=True)
 
 
 def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:

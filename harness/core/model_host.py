@@ -43,7 +43,7 @@ def serve(channel: Channel) -> None:
     if welcome is None:
         return
     settings = Settings(Context.from_json(welcome.fields["context"]))
-    model = import_submission(Path(welcome.fields["source"])).build_model(settings)
+    model = _build(settings, welcome.fields["source"])
     _tell_build(channel, model)
     slots: Slots | None = None
     batch = length = 0
@@ -65,6 +65,21 @@ def serve(channel: Channel) -> None:
             tokens = torch.from_numpy(slots.tokens[fields["slot"]].copy()).to(settings.device)
             torch.from_numpy(slots.logits[fields["slot"]]).copy_(_forward(model, tokens))
             channel.send("done", slot=fields["slot"])
+
+
+def _build(settings: Settings, source: str | None) -> Any:
+    """The submission's model; the task's own without a source."""
+    if source is None:
+        return settings.frozen_model()
+    model = import_submission(Path(source)).build_model(settings)
+    if settings.task.model is not None:
+        own, found = (weights.describe(one)[0] for one in (settings.frozen_model(), model))
+        if own != found:
+            raise WrongShape(
+                f"{settings.task.name} fixes the model, and build_model(run) returned another one; "
+                "begin with model = run.frozen_model() and change the values of its parameters only"
+            )
+    return model
 
 
 def _tell_build(channel: Channel, model: Any) -> None:

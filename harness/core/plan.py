@@ -44,7 +44,7 @@ class Plan:
             name=self.task.name, vocab_size=tokenizer.vocab_size, end_of_text=tokenizer.end_of_text,
             order=self.task.order, target_loss=self.task.target.val_loss,
             max_length=self.task.evaluation.max_length,
-            document_tokens=tuple(self.task.synthetic.document_tokens),
+            document_tokens=tuple(self.task.synthetic.document_tokens), model=self.task.model,
         )  # fmt: skip
         hardware = self.hardware
         return Context(

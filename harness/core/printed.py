@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+OUT_OF_MEMORY = "CUDA out of memory"  # how torch says it
+ROWS_AT_ONCE = ("micro_batch", "batch")  # the field's names for them, the likelier one first
 TAIL_LINES = 20
 TAIL_BYTES = 8192
 
@@ -36,6 +40,16 @@ class Printed:
 
     def close(self) -> None:
         self._file.close()
+
+
+def smaller_batch(said: str, hparams: Mapping[str, Any]) -> str:
+    """Which hyperparameter to lower where a script says that its GPU is full; empty where it does not."""
+    if OUT_OF_MEMORY not in said:
+        return ""
+    for name in ROWS_AT_ONCE:
+        if isinstance(rows := hparams.get(name), int) and rows > 1:
+            return f"the GPU's memory is full: try --set {name}={rows // 2}"
+    return "the GPU's memory is full: train on fewer rows at once"
 
 
 def ended_how(status: int | None) -> str:

@@ -40,6 +40,19 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True)
+class ModelShape:
+    """The shape of a model that the task fixes; see frozen_model.py."""
+
+    width: int
+    layers: int
+    head_size: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.layers, self.head_size) < 1 or self.width % self.head_size or self.head_size % 2:
+            raise ValueError("width, layers and head_size are positive, head_size is even and divides width")
+
+
+@dataclass(frozen=True)
 class TaskFacts:
     """What a script may know of its task: `run.task`."""
 
@@ -50,6 +63,7 @@ class TaskFacts:
     target_loss: float
     max_length: int
     document_tokens: tuple[int, ...]
+    model: ModelShape | None = None  # None: the model is the submission's own affair
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class Context:
     def from_json(table: dict[str, Any]) -> Context:
         facts = dict(table["task"])
         facts["document_tokens"] = tuple(facts["document_tokens"])
+        facts["model"] = ModelShape(**facts["model"]) if facts["model"] else None
         return Context(**{**table, "task": TaskFacts(**facts)})
 
 

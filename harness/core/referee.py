@@ -25,7 +25,7 @@ from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.limits import Role, limits_for
 from harness.core.plan import Event, Outcome, Plan
-from harness.core.printed import ended_how
+from harness.core.printed import ended_how, smaller_batch
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
@@ -340,7 +340,9 @@ class Referee:
         if status == 0:
             raise RunFailed(Failure.NO_WEIGHTS, f"the script ended without calling {missing} on every rank")
         said = self._child.printed.tail()
-        raise RunFailed(Failure.CRASH, f"the script {ended_how(status)}; its last lines:\n{said}")
+        remedy = smaller_batch(said, self._plan.hparams)
+        message = f"the script {ended_how(status)}; its last lines:\n{said}"
+        raise RunFailed(Failure.CRASH, f"{message}\n{remedy}" if remedy else message)
 
     def _check_caps(self) -> None:
         caps = self._plan.caps

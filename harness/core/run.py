@@ -72,6 +72,17 @@ class Settings:
         """`"cpu"`, or `"cuda:N"` with this rank's own device."""
         return "cpu" if self._context.device == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
+    def frozen_model(self) -> torch.nn.Module:
+        """The model that the task fixes, on the run's device, drawn from torch's global random state.
+
+        Raises UserError where the task fixes none.
+        """
+        if self.task.model is None:
+            raise UserError(f"{self.task.name} fixes no model", "build your own in build_model")
+        from harness.core.frozen_model import FrozenGPT
+
+        return FrozenGPT(self.task.model, self.task.vocab_size).to(self.device)
+
     def uses(self, method: str) -> bool:
         """Whether a method declared in submission.toml is on. Raises UserError for an undeclared name."""
         return self._declared("methods", method, self._context.methods)

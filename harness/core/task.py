@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.core.files import check_values, read_file
+from harness.core.protocol import ModelShape
 from harness.errors import UserError, describe_validation
 from harness.paths import TASKS
 
@@ -167,6 +168,7 @@ class Task(Strict):
     name: str = Field(pattern=TASK_NAME)
     title: str
     order: Literal["free", "sequential"]
+    model: ModelShape | None = None  # which the judge then builds itself; None: submissions bring their own
     step_tokens: int | None = Field(default=None, gt=0)  # the score counts steps of so many tokens; None: seconds
     target: Target
     corpus: Corpus | None = None

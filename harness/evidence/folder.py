@@ -103,8 +103,10 @@ class Campaign(Generic[AnyPlan]):
         write_atomically(self.folder / name, json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
-def create_campaign(parent: Path, plan: AnyPlan, submissions: Mapping[str, Submission]) -> Campaign[AnyPlan]:
-    """Makes the folder parent/ID with sources and plan; the plan is written last. Raises UserError."""
+def create_campaign(
+    parent: Path, plan: AnyPlan, submissions: Mapping[str, Submission], files: Mapping[str, str] | None = None
+) -> Campaign[AnyPlan]:
+    """Makes the folder parent/ID with sources, further `files` and plan; the plan is written last. Raises UserError."""
     folder = parent / plan.id
     try:
         folder.mkdir(parents=True)
@@ -112,6 +114,8 @@ def create_campaign(parent: Path, plan: AnyPlan, submissions: Mapping[str, Submi
             submissions[name].snapshot(folder / SOURCES / name / arm.name)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", "choose a folder you can write to: --runs-dir") from None
+    for name, content in (files or {}).items():
+        write_atomically(folder / name, content)
     text = json.dumps(plan.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
     write_atomically(folder / PLAN, text)
     sync_folder(folder)

@@ -168,10 +168,27 @@ class BaselineCampaign(DecidedCampaign):
     """The first record of a task and class, which has nothing to be raced against: does it reach the target?"""
 
     kind: Literal["baseline"] = "baseline"
+    least_runs: int = Field(default=10, ge=1)  # judged runs that it takes at least
 
     @model_validator(mode="after")
     def _is_a_baseline(self) -> BaselineCampaign:
         self._require_blocks({CANDIDATE})
+        return self
+
+
+class AblationCampaign(DecidedCampaign):
+    """A record with methods dropped (candidate) against itself (reference), in pairs A B B A: do the two differ?"""
+
+    kind: Literal["ablation"] = "ablation"
+
+    @model_validator(mode="after")
+    def _is_an_ablation(self) -> AblationCampaign:
+        self._require_blocks({CANDIDATE, REFERENCE})
+        without, whole = self.arms[CANDIDATE], self.arms[REFERENCE]
+        if without.digest != whole.digest or without.settings or whole.settings:
+            raise ValueError("arms: an ablation changes nothing but the methods of one source")
+        if not without.dropped or whole.dropped:
+            raise ValueError("arms: the candidate drops methods, the reference none")
         return self
 
 
@@ -190,4 +207,4 @@ class CalibrationCampaign(CampaignPlan):
         return self
 
 
-AnyCampaign = RaceCampaign | BaselineCampaign | CalibrationCampaign
+AnyCampaign = RaceCampaign | BaselineCampaign | AblationCampaign | CalibrationCampaign

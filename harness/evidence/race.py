@@ -1,4 +1,4 @@
-"""Races, and the first record of a task: planned before the first run, decided by plan and lines alone."""
+"""Races, ablations and the first record of a task: planned before the first run, decided by plan and lines alone."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from harness.evidence.course import Block, Course, Ending, RunLine
 from harness.evidence.plans import (
     CANDIDATE,
     REFERENCE,
+    AblationCampaign,
     BaselineCampaign,
     Calibration,
     DecidedCampaign,
@@ -33,18 +34,18 @@ from harness.statistics import (
     Decision,
     Pair,
     RacePlan,
+    SequentialPlan,
     Slope,
     Stop,
     TimedRun,
     Verdict,
     decide,
+    fixed_plan,
     reaches_target,
     sequential_plan,
 )
-from harness.statistics.decision import SPREAD_FLOOR
+from harness.statistics.decision import SPREAD_FLOOR, decide_difference
 from harness.statistics.target import FAILURES_ALLOWED
-
-BASELINE_RUNS = 10  # judged runs that the first record of a task and class has at least
 
 
 def plan_race(
@@ -62,7 +63,7 @@ def plan_race(
     orders = [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(pairs)]
     return RaceCampaign(
         **conditions(candidate.submission.task, hardware, machine, now, "race"),
-        **_deciding(candidate.submission.task, hardware, pairs, calibration),
+        **_deciding(candidate.submission.task, hardware, _sequence(pairs), calibration),
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
         schedule=_schedule(orders, judge_holdout),
     )
@@ -77,9 +78,24 @@ def plan_baseline(
     """
     return BaselineCampaign(
         **conditions(side.submission.task, hardware, machine, now, "baseline"),
-        **_deciding(side.submission.task, hardware, LOOKS[-1], calibration),
+        **_deciding(side.submission.task, hardware, sequential_plan(), calibration),
         arms={CANDIDATE: arm_of(side)},
         schedule=_schedule([(CANDIDATE,)] * LOOKS[-1], judge_holdout),
+    )
+
+
+def plan_repetition(
+    side: Side, hardware: str, runs: int, calibration: Calibration, machine: Machine, now: datetime
+) -> BaselineCampaign:
+    """So many runs of the first record, looked at once at their end. Raises UserError for fewer than two."""
+    if runs < 2:
+        raise UserError(f"{runs} run(s) of the first record have no spread", "ask for two or more")
+    return BaselineCampaign(
+        **conditions(side.submission.task, hardware, machine, now, "baseline"),
+        **_deciding(side.submission.task, hardware, fixed_plan(runs), calibration),
+        arms={CANDIDATE: arm_of(side)},
+        schedule=_schedule([(CANDIDATE,)] * runs, judge_holdout=False),
+        least_runs=max(1, runs - FAILURES_ALLOWED),
     )
 
 
@@ -93,12 +109,15 @@ def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[Sche
     ]
 
 
-def _deciding(task: Task, hardware: str, pairs: int, calibration: Calibration) -> dict[str, Any]:
-    """The fields of a plan that decide."""
+def _sequence(pairs: int) -> SequentialPlan:
     if pairs not in LOOKS:
         raise UserError(f"--pairs {pairs}: a race is looked at after {', '.join(map(str, LOOKS))} pairs", "use one")
+    return sequential_plan(pairs)
+
+
+def _deciding(task: Task, hardware: str, sequence: SequentialPlan, calibration: Calibration) -> dict[str, Any]:
+    """The fields of a plan that decide."""
     minimum = CPU_MINIMUM_RATIO if hardware_class(hardware).device == "cpu" else GPU_MINIMUM_RATIO
-    sequence = sequential_plan(pairs)
     try:
         calibration.slope.limits(sequence.level)
     except ValueError as error:
@@ -117,7 +136,8 @@ def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:
         decision = _decide_baseline(plan, course)
     else:
         pairs = [_pair(block) for block in course.blocks]
-        decision = decide(plan.deciding, pairs, plan.target, plan.calibration.slope)
+        asked = decide_difference if isinstance(plan, AblationCampaign) else decide
+        decision = asked(plan.deciding, pairs, plan.target, plan.calibration.slope)
     for runs in (*(block.runs for block in course.blocks), course.partial):
         for line in runs.values():
             if line.ending is Ending.INVALID:
@@ -127,7 +147,7 @@ def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:
 
 
 def _decide_baseline(plan: BaselineCampaign, course: Course) -> Decision:
-    """`record` at a look with at least 10 judged runs that reach the target; looks before it can only give up.
+    """`record` at a look with enough judged runs that reach the target; looks before it can only give up.
 
     Looks that accept nothing make the error smaller, so the level of the whole plan holds.
     """
@@ -141,7 +161,7 @@ def _decide_baseline(plan: BaselineCampaign, course: Course) -> Decision:
         verdict, stop = Verdict.MISSES_TARGET, Stop.FAILED_RUNS
         reason = f"{target.failed} of {runs} runs diverged or timed out"
     elif target is not None and runs in sequence.looks:
-        if target.reached and runs - target.failed >= BASELINE_RUNS:
+        if target.reached and runs - target.failed >= plan.least_runs:
             verdict, stop = Verdict.RECORD, Stop.PROVEN
         elif runs == sequence.maximum or target.hopeless:
             verdict = Verdict.MISSES_TARGET

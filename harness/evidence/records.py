@@ -25,12 +25,13 @@ from harness.core.task import TASK_NAME, Strict, load_task
 from harness.errors import UserError, describe_validation
 from harness.evidence.arms import Where
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, DecidedCampaign, Digest, Text
+from harness.evidence.notes import Before, Tried, figures, new_notes, one_line
+from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, BaselineCampaign, DecidedCampaign, Digest, Text
 from harness.evidence.race import decide_campaign
 from harness.evidence.verdict import read_verdict, verdict_of
 from harness.journal_file import sync_folder
 from harness.statistics import Interval, RatioEstimate, Slope, Verdict
-from harness.submission import Manifest, Submission, load_submission
+from harness.submission import Submission, load_submission
 
 SCHEMA_VERSION = 1
 RECORD, NOTES, SUBMISSION, ATTEMPTS, VERIFICATIONS = (
@@ -40,8 +41,6 @@ MAX_RECORD_BYTES = 256 * 1024
 MAX_FILE_BYTES = 200 * 1000  # of what a record adds to a repository
 RECORD_ID = r"^[a-z0-9-]+/[A-Za-z0-9-]+/[0-9]{3}-[a-z0-9-]{1,60}$"
 RESTORE = "restore the record from git"
-FIGURES = "<!-- figures: written by speedrun, checked by `speedrun records verify` -->"
-END_OF_FIGURES = "<!-- end of figures -->"
 ROUNDING = 1e-6
 # From an older schema version to the next one: what a table of that version becomes.
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -104,6 +103,15 @@ def history(where: Where) -> list[Path]:
     return sorted(path.parent for path in (where.records / where.task / where.hardware).glob(f"[0-9]*/{RECORD}"))
 
 
+def reigning_baseline(where: Where) -> Path:
+    """The folder of the latest record of kind `baseline` of a task and class. Raises UserError where there is none."""
+    folders = [folder for folder in history(where) if load_record(folder).kind == "baseline"]
+    if not folders:
+        what = f"baseline: no baseline is a record yet for {where.task} on {where.hardware}"
+        raise UserError(what, "`speedrun run baseline` runs it once; `speedrun submit baseline` files the first record")
+    return folders[-1]
+
+
 def load_record(folder: Path) -> Record:
     """Reads record.json of any known version. Raises UserError that names file and field."""
     path = folder / RECORD
@@ -125,10 +133,10 @@ def load_record(folder: Path) -> Record:
 
 @dataclass(frozen=True)
 class Parent:
-    """The record that another one was raced against, and its declared methods."""
+    """The record that another one was raced against."""
 
     record: Record
-    manifest: Manifest
+    submission: Submission
 
 
 def make_record(
@@ -145,13 +153,13 @@ def make_record(
     if verdict.trust != ["isolated"]:
         what = f"{campaign.folder}: trust {', '.join(verdict.trust)}, and a record needs isolated runs"
         raise UserError(what, "`speedrun doctor` says what is missing; submit again on such a machine")
-    own, before = submission.manifest.methods, parent.manifest.methods if parent else {}
+    own, before = submission.manifest.methods, parent.submission.manifest.methods if parent else {}
     figures, decision = verdict.arms[CANDIDATE], decide_campaign(plan, campaign.course)
     return Record.model_validate(
         {
             "id": record_id, "kind": plan.kind, "task": plan.task, "hardware_class": plan.hardware_class,
-            "title": _one_line(submission.manifest.title),
-            "authors": [_one_line(author) for author in submission.manifest.authors],
+            "title": one_line(submission.manifest.title),
+            "authors": [one_line(author) for author in submission.manifest.authors],
             "parent": parent.record.id if parent else None, "filed": filed, "attempt": plan.id,
             "submission": submission.digest,
             "methods": {
@@ -199,6 +207,8 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
     submission = campaign.submissions[CANDIDATE]
     record_id = f"{where.task}/{where.hardware}/{folder.name}"
     record = make_record(campaign, submission, record_id, parent, f"{now:%Y-%m-%d}")
+    notes_before = Before(parent.record, parent.submission.hparams([])) if parent else None
+    tried = other_attempts(campaign, where)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -206,7 +216,7 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
         submission.snapshot(partial / SUBMISSION)
         for file in (PLAN, RUNS, VERDICT):
             shutil.copyfile(campaign.folder / file, partial / file)
-        write_atomically(partial / NOTES, new_notes(record))
+        write_atomically(partial / NOTES, new_notes(record, submission.hparams([]), notes_before, tried))
         write_atomically(partial / RECORD, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
         partial.rename(folder)
         sync_folder(folder.parent)
@@ -218,50 +228,33 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
 def _parent(folder: Path | None) -> Parent | None:
     if folder is None:
         return None
-    return Parent(load_record(folder), submission_of_record(folder).manifest)
+    return Parent(load_record(folder), submission_of_record(folder))
+
+
+def other_attempts(campaign: Campaign[Any], where: Where) -> list[Tried]:
+    """The decided attempts against the same reference, oldest first, without this one and what cannot be read."""
+    asked, found = campaign.plan.arms.get(REFERENCE), []
+    for path in sorted((where.records / where.task / where.hardware / ATTEMPTS).glob(f"*/{VERDICT}")):
+        try:
+            other = read_campaign(path.parent)
+            verdict = read_verdict(other)
+        except UserError:
+            continue  # `speedrun records verify` names it; a record is filed all the same
+        reference = other.plan.arms.get(REFERENCE)
+        if other.plan.id != campaign.plan.id and _digest(reference) == _digest(asked):
+            title = one_line(other.plan.arms[CANDIDATE].title)
+            found.append(Tried(title, verdict.verdict, verdict.equal_loss, f"{ATTEMPTS}/{path.parent.name}"))
+    return found
+
+
+def _digest(arm: Arm | None) -> str | None:
+    return arm.digest if arm else None
 
 
 def submission_of_record(folder: Path) -> Submission:
     """The submission of a record, under the task that its plan names."""
     plan = read_campaign(folder).plan
     return load_submission(folder / SUBMISSION, load_task(plan.task_source))
-
-
-def figures(record: Record) -> str:
-    """The generated part of notes.md."""
-    rows = [
-        ("task, class", f"{record.task}, {record.hardware_class}"),
-        ("target", f"{record.target:.4f} nats per token{', provisional' if record.target_provisional else ''}"),
-        ("loss", f"{record.val_loss:.4f}, standard deviation {record.loss_spread:.4f}, {record.runs} runs"),
-        ("reaches the target", f"p = {record.p_target:.2g}, corrected for the looks"),
-        ("holdout", _holdout_words(record.holdout_gap)),
-        ("seconds", f"{record.seconds:.2f} on {record.machine}"),
-        ("tokens", f"{record.tokens:,.0f}"),
-        ("parent", record.parent or "none: the first record"),
-    ]
-    if record.ratio is not None:
-        limits = f"{record.ratio.low:.4f} to {record.ratio.high:.4f}, one-sided 99% limits"
-        rows.append(("faster than the parent at equal loss", f"{record.ratio.ratio:.4f} times ({limits})"))
-    rows += [
-        ("methods added", ", ".join(record.methods_added) or "none"),
-        ("methods dropped", ", ".join(record.methods_dropped) or "none"),
-        ("submission", f"`{record.submission}`"),
-    ]
-    table = "\n".join(f"| {label} | {value} |" for label, value in rows)
-    return f"{FIGURES}\n| | |\n|---|---|\n{table}\n{END_OF_FIGURES}"
-
-
-def _holdout_words(gap: float | None) -> str:
-    return "not judged" if gap is None else f"{gap:+.4f} nats per token against validation, in one run; decides nothing"
-
-
-def new_notes(record: Record) -> str:
-    """notes.md from its template: the figures are generated, the rest is for its authors to write."""
-    return (
-        f"# {record.title}\n\n`{record.id}`, by {', '.join(record.authors)}.\n\n{figures(record)}\n\n"
-        "## What is new\n\nThe methods in a few sentences, and where they come from.\n\n"
-        "## What did not help\n\nWhat was tried and left out, with its attempts.\n"
-    )
 
 
 @dataclass(frozen=True)
@@ -343,11 +336,6 @@ def differences(file: str, kept: Strict, due: Strict) -> list[str]:
     """The fields of a kept file that are not what was computed again, which is of the same class."""
     values = [(name, getattr(kept, name), getattr(due, name)) for name in type(due).model_fields]
     return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in values if not _same(a, b)]
-
-
-def _one_line(text: str) -> str:
-    """Foreign text for a page: one line, nothing that cannot be seen."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split()) or "?"
 
 
 def _same(kept: Any, due: Any) -> bool:

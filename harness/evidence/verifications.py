@@ -7,11 +7,13 @@ compute it again; other people's verifications come in as such folders.
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
+from scipy import stats
 
 from harness.bundle import write_atomically
 from harness.core.files import parse_json, read_file
@@ -21,7 +23,7 @@ from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
-from harness.evidence.race import decide_campaign, plan_baseline, plan_race
+from harness.evidence.race import decide_campaign, plan_race, plan_repetition, timed_run
 from harness.evidence.records import (
     MAX_RECORD_BYTES,
     RESTORE,
@@ -45,9 +47,10 @@ class Verification(Strict):
     """verification.json. Ratios are at equal loss, `against` over the record; limits at 99% one-sided.
 
     `filed`: what the races of the history say, multiplied along the chain from `against` to the record; `found`: what
-    this race says; None for the first record, which has no reference. `p`: two-sided, that they differ so by chance.
-    `agrees`: p of at least 0.01, and the target not missed. `confirms`: this race alone shows the record to be faster;
-    for the first record: to reach the target.
+    this race says; None for the first record, which has no reference: it is run by itself. `p`: two-sided, that these
+    two, for the first record the mean losses filed and found, differ so by chance. `seconds`: those of the record's
+    runs as filed and as found, means. `agrees`: p of at least 0.01, and the target not missed. `confirms`: this race
+    alone shows the record to be faster; for the first record: to reach the target.
     """
 
     schema_version: Literal[1] = 1
@@ -62,6 +65,8 @@ class Verification(Strict):
     pairs: int
     filed: Interval | None
     found: Interval | None
+    losses: tuple[float, float | None]  # means of the record's runs, as filed and as found
+    seconds: tuple[float, float | None]
     p: float | None
     p_target: float
     agrees: bool
@@ -72,13 +77,16 @@ class Verification(Strict):
 def plan_verification(
     folder: Path, where: Where, against_first: bool, pairs: int, machine: Machine, now: datetime
 ) -> Campaign[Any]:
-    """A race of a record against its parent, or the first record, planned and kept in the record's folder."""
+    """A race of a record against its parent, or the first record, planned and kept in the record's folder.
+
+    The first record itself is run `pairs` times.
+    """
     before = [record for record in history(where) if record.name < folder.name]
     submission, calibration = submission_of_record(folder), calibration_for(where)
     side = Side(load_record(folder).id, submission)
     parent = folder / VERIFICATIONS
     if not before:
-        first = plan_baseline(side, where.hardware, calibration, machine, now)
+        first = plan_repetition(side, where.hardware, pairs, calibration, machine, now)
         return create_campaign(parent, first, {CANDIDATE: submission})
     other = before[0] if against_first else before[-1]
     reference = submission_of_record(other)
@@ -108,15 +116,31 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
         filed = product.interval(slope, plan.deciding.sequence.level)
         if faster is not None:
             p = compare_with_direct(product, faster.estimate, slope).p
-    found = verdict.equal_loss
-    agrees = valid and (against is None or (p is not None and p >= DISAGREES_BELOW))
+    elif valid:
+        p = _p_of_losses(read_campaign(folder), campaign)
+    found, figures = verdict.equal_loss, verdict.arms[CANDIDATE]
+    agrees = valid and p is not None and p >= DISAGREES_BELOW
     confirms = found is not None and found.low > 1 if against else verdict.verdict is Verdict.RECORD
     return Verification(
         record=record.id, against=against, campaign=plan.id, date=plan.started[:10], machine=plan.machine,
         machine_digest=plan.machine_digest, same_machine=plan.machine_digest == record.machine_digest,
-        verdict=verdict.verdict, pairs=verdict.pairs, filed=filed, found=found, p=p, p_target=verdict.p_target,
+        verdict=verdict.verdict, pairs=verdict.pairs, filed=filed, found=found,
+        losses=(record.val_loss, figures.mean_loss), seconds=(record.seconds, figures.mean_seconds),
+        p=p, p_target=verdict.p_target,
         agrees=agrees, confirms=confirms, chain=campaign.chain,
     )  # fmt: skip
+
+
+def _p_of_losses(filed: Campaign[Any], found: Campaign[Any]) -> float | None:
+    """Two-sided p of Welch's t-test on the losses of two series of the same record; None without two runs each."""
+    series = []
+    for campaign in (filed, found):
+        runs = [timed_run(block.runs[CANDIDATE]) for block in campaign.course.blocks]
+        series.append([run.loss for run in runs if run is not None])
+    if min(map(len, series)) < 2:
+        return None
+    p = float(stats.ttest_ind(*series, equal_var=False).pvalue)
+    return p if math.isfinite(p) else float(series[0][0] == series[1][0])  # no spread at all in either
 
 
 def keep_verification(campaign: Campaign[Any], where: Where) -> Verification:

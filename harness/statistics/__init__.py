@@ -27,6 +27,7 @@ from harness.statistics.decision import (
     Stop,
     Verdict,
     decide,
+    decide_difference,
 )
 from harness.statistics.ratio import (
     Interval,
@@ -77,6 +78,7 @@ __all__ = [
     "chain_product",
     "compare_with_direct",
     "decide",
+    "decide_difference",
     "effect_for_power",
     "estimate_ratio",
     "estimate_slope",

@@ -8,7 +8,7 @@ record is at most 0.01 (intersection-union test: Berger, Technometrics 24, 1982)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -123,6 +123,29 @@ def decide(plan: RacePlan, pairs: Sequence[Pair], target: float, slope: Slope) -
     settled. Only the present look counts: a claim shown earlier and lost since is not kept. Raises ValueError when
     there are more pairs than the maximum, or s may be zero.
     """
+    return _decide(plan, pairs, target, slope, _settle)
+
+
+def decide_difference(plan: RacePlan, pairs: Sequence[Pair], target: float, slope: Slope) -> Decision:
+    """As `decide`, but the question is whether the arms differ, in either direction: what an ablation asks.
+
+    Stops at a look when the interval of the ratio does not hold 1 (`proven`), at the maximum, and at once when a second
+    run of an arm failed. The target stops nothing: the ratio is at equal loss. The verdict is then what the pairs
+    say about the candidate as a submission. Each direction has the one-sided error 0.01 over all looks.
+    """
+    return _decide(plan, pairs, target, slope, _settle_difference)
+
+
+_Settled = tuple[Verdict | None, Stop | None, str]  # verdict, why it stops, the reason in words
+
+
+def _decide(
+    plan: RacePlan,
+    pairs: Sequence[Pair],
+    target: float,
+    slope: Slope,
+    settle: Callable[[RacePlan, Sequence[Pair], TargetTest | None, Faster | None], _Settled],
+) -> Decision:
     sequence = plan.sequence
     if len(pairs) > sequence.maximum:
         raise ValueError(f"pairs: the plan ends at {sequence.maximum}, not {len(pairs)}")
@@ -131,7 +154,7 @@ def decide(plan: RacePlan, pairs: Sequence[Pair], target: float, slope: Slope) -
         losses = [None if pair.candidate is None else pair.candidate.loss for pair in pairs]
         reached = reaches_target(sequence, losses, target, SPREAD_FLOOR * plan.loss_spread)
     faster = _faster(plan, pairs, slope) if len(complete_pairs(pairs)) >= 2 else None
-    verdict, stop, reason = _settle(plan, pairs, reached, faster)
+    verdict, stop, reason = settle(plan, pairs, reached, faster)
     return Decision(
         verdict=verdict, stop=stop, reason=reason, pairs=len(pairs), next_look=sequence.next_look(len(pairs)),
         looks_left=sum(look > len(pairs) for look in sequence.looks),
@@ -156,18 +179,11 @@ def _faster(plan: RacePlan, pairs: Sequence[Pair], slope: Slope) -> Faster:
     )  # fmt: skip
 
 
-def _settle(
-    plan: RacePlan, pairs: Sequence[Pair], target: TargetTest | None, faster: Faster | None
-) -> tuple[Verdict | None, Stop | None, str]:
-    """Verdict, why it stops, and the reason in words; (None, None, "") while the race goes on."""
-    failed = {
-        "candidate": sum(pair.candidate is None for pair in pairs),
-        "reference": sum(pair.reference is None for pair in pairs),
-    }
-    for arm, verdict in (("candidate", Verdict.MISSES_TARGET), ("reference", Verdict.INVALID)):
-        if failed[arm] > FAILURES_ALLOWED:
-            reason = f"{failed[arm]} of {len(pairs)} runs of the {arm} diverged or timed out"
-            return verdict, Stop.FAILED_RUNS, reason
+def _settle(plan: RacePlan, pairs: Sequence[Pair], target: TargetTest | None, faster: Faster | None) -> _Settled:
+    """Of a race; (None, None, "") while it goes on."""
+    failed = _failed(pairs)
+    if failed is not None:
+        return failed
     if len(pairs) not in plan.sequence.looks or target is None or faster is None:
         return None, None, ""
     last = len(pairs) == plan.sequence.maximum
@@ -180,3 +196,36 @@ def _settle(
     if last or (target.reached and faster.hopeless):
         return Verdict.NOT_PROVEN, Stop.MAXIMUM if last else Stop.FUTILITY, ""
     return None, None, ""
+
+
+def _settle_difference(
+    plan: RacePlan, pairs: Sequence[Pair], target: TargetTest | None, faster: Faster | None
+) -> _Settled:
+    """Of an ablation; (None, None, "") while it goes on."""
+    failed = _failed(pairs)
+    if failed is not None:
+        return failed
+    if len(pairs) not in plan.sequence.looks or target is None or faster is None:
+        return None, None, ""
+    differs = faster.slower or faster.interval.low > 1
+    if not differs and len(pairs) < plan.sequence.maximum:
+        return None, None, ""
+    stop = Stop.PROVEN if differs else Stop.MAXIMUM
+    if not target.reached:
+        return Verdict.MISSES_TARGET, stop, ""
+    if faster.slower:
+        return Verdict.SLOWER, stop, ""
+    return Verdict.RECORD if faster.proven else Verdict.NOT_PROVEN, stop, ""
+
+
+def _failed(pairs: Sequence[Pair]) -> _Settled | None:
+    """How a series ends in which a second run of an arm failed; None while none did."""
+    failed = {
+        "candidate": sum(pair.candidate is None for pair in pairs),
+        "reference": sum(pair.reference is None for pair in pairs),
+    }
+    for arm, verdict in (("candidate", Verdict.MISSES_TARGET), ("reference", Verdict.INVALID)):
+        if failed[arm] > FAILURES_ALLOWED:
+            reason = f"{failed[arm]} of {len(pairs)} runs of the {arm} diverged or timed out"
+            return verdict, Stop.FAILED_RUNS, reason
+    return None

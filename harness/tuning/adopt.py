@@ -1,4 +1,4 @@
-"""Makes the best finalist the declared point: writes its values as defaults into submission.toml."""
+"""Makes what was found the declared point: writes values as defaults into submission.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.bundle import write_atomically
 from harness.errors import UserError
-from harness.submission import Value, load_submission
+from harness.submission import Submission, Value, load_submission
 from harness.tuning.analysis import Finalist, finalists
 from harness.tuning.tune import Tuning
 
@@ -22,13 +22,18 @@ def adopt(tuning: Tuning) -> tuple[Finalist, dict[str, Value]]:
     chosen = candidates[0]
     declared = tuning.design.declared
     changed = {name: value for name, value in chosen.hparams.items() if value != declared[name]}
-    path = tuning.submission.folder / "submission.toml"
-    before = path.read_text(encoding="utf-8")
-    write_atomically(path, with_defaults(before, changed, path))
-    if load_submission(tuning.submission.folder, tuning.submission.task).hparams([]) != chosen.hparams:
-        write_atomically(path, before)
-        raise UserError(f"{path}: its defaults could not be changed by line", _by_hand(changed))
+    declare(tuning.submission, changed)
     return chosen, changed
+
+
+def declare(submission: Submission, values: Mapping[str, Value]) -> None:
+    """Writes values as defaults into submission.toml, which is left as it was where that fails. Raises UserError."""
+    path = submission.folder / "submission.toml"
+    before = path.read_text(encoding="utf-8")
+    write_atomically(path, with_defaults(before, values, path))
+    if load_submission(submission.folder, submission.task).hparams([]) != {**submission.hparams([]), **values}:
+        write_atomically(path, before)
+        raise UserError(f"{path}: its defaults could not be changed by line", _by_hand(values))
 
 
 def with_defaults(text: str, values: Mapping[str, Value], path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.bundle import write_atomically
 from harness.errors import UserError
+from harness.statistics import margin_for_power
 from harness.statistics.student import critical_value
 from harness.submission import Value
 from harness.tuning import plots
@@ -33,6 +34,7 @@ from harness.tuning.tune import Tuning
 REPORT_FILE = "report.md"
 TUNING_PLOT, CURVES_PLOT = "tuning_curve.svg", "one_knob_curves.svg"
 CONFIDENCE = 0.95
+TARGET_RUNS, TARGET_STEP = 8, 0.005  # a target is reached within so many runs, and is a multiple of so many nats
 NOT_RUN = "Not run yet."
 
 
@@ -257,9 +259,13 @@ def _confirmed(found: Confirmation) -> str:
         return f"One run: {losses}{failed}."
     count = len(found.losses)
     half = critical_value((1 - CONFIDENCE) / 2, count - 1) * found.spread / math.sqrt(count)
+    margin = margin_for_power(found.spread, TARGET_RUNS) if found.spread > 0 else 0.0
+    target = math.ceil(round((found.mean + margin) / TARGET_STEP, 6)) * TARGET_STEP
     return (
         f"Mean {found.mean:.4f} +- {half:.4f} (95% interval), standard deviation {found.spread:.4f}, from "
-        f"{min(found.losses):.4f} to {max(found.losses):.4f}, n = {count}{failed}.\n\nLosses: {losses}."
+        f"{min(found.losses):.4f} to {max(found.losses):.4f}, n = {count}{failed}.\n\nLosses: {losses}.\n\n"
+        f"A target of {target:.3f} is what follows: the mean, and {margin:.4f} above it so that the declared point "
+        f"reaches it within {TARGET_RUNS} runs in 90% of all series, rounded up to {TARGET_STEP:g}."
     )
 
 

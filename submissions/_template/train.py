@@ -3,6 +3,8 @@
 speedrun check submissions/my-attempt                  # does it fulfil every rule?
 speedrun run submissions/my-attempt                    # one whole run, judged
 speedrun run submissions/my-attempt --drop smear       # what is the method worth?
+
+Tuned by tuning/protocol.toml, then submitted: docs/tuning.md has the recipe.
 """
 
 import torch

@@ -306,6 +306,15 @@ def test_rules_have_ids_of_their_own_and_say_everything() -> None:
 
 
 @pytest.mark.slow
+def test_settings_hold_for_builds_and_dry_runs(toy: Toy, tmp_path: Path) -> None:
+    script = SCRIPT.replace("torch.manual_seed(run.seed)", "torch.manual_seed(run.seed); assert run.hparam('lr') == 3")
+    folder = write_submission(tmp_path / "set", script)
+    as_declared = {result.rule.id for result in Checker(folder, toy.task, "cpu-1thread").results() if result.failures}
+    assert as_declared == {"build"}
+    results = list(Checker(folder, toy.task, "cpu-1thread", settings=["lr=3"]).results())
+    assert [result.rule.id for result in results if result.failures] == []
+
+
 @pytest.mark.parametrize("folder", [SUBMISSIONS / "_template", BASELINES / "adamw" / "gcide"])
 def test_the_submissions_of_this_repository_pass(folder: Path) -> None:
     results = list(Checker(folder, load_task("gcide"), "cpu-1thread").results())

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli.main import app
 from harness.paths import ROOT
+from harness.submission import load_submission
 from harness.tuning.worker import Order
 from tests.conftest import Toy
 from tests.tuning.fake_workers import FakeWorkers, answer
@@ -99,3 +100,6 @@ def test_the_smallest_budget_is_one_object(toy: Toy, tmp_path: Path, monkeypatch
     assert len((folder / "tuning" / "budget.csv").read_text().splitlines()) == said["runs"] + 1
     again = CliRunner().invoke(app, verb, catch_exceptions=False).output  # nothing is left to run
     assert f"smallest budget: steps = {said['budget']}" in again and "seed" not in again
+    assert load_submission(folder, toy.task).hparams([])["steps"] == 30
+    adopted = CliRunner().invoke(app, [*verb, "--adopt"], catch_exceptions=False)
+    assert adopted.exit_code == 0 and load_submission(folder, toy.task).hparams([])["steps"] == said["budget"]

@@ -32,7 +32,7 @@ class Board:
         write_calibration(self.where, calibration())
 
     def outcome(self, request: Request) -> Given:
-        drawn = random.Random(request.seed)
+        drawn = random.Random(f"{request.submission.name} {request.facts['number']}")  # the same in every test run
         factor = float(request.submission.manifest.title.split()[-1])
         seconds = 10 * factor * (1 + 0.002 * drawn.gauss(0, 1))
         return Given(None, self.loss + 0.0005 * drawn.gauss(0, 1), seconds, seconds)

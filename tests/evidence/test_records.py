@@ -130,7 +130,7 @@ def test_whatever_is_changed_in_a_record_is_found(chain: Board, damage: Callable
 
 def test_notes_are_for_people_but_for_the_figures(chain: Board) -> None:
     notes = history(chain.where)[1] / "notes.md"
-    notes.write_text(notes.read_text().replace("The methods in a few sentences", "Muon, with my own constants"))
+    notes.write_text(notes.read_text().replace("For the authors: why", "Muon, with my own constants:"))
     assert chain.problems() == []
 
 

@@ -43,8 +43,28 @@ def test_a_record_raced_again_agrees(chain: Board) -> None:
 def test_the_first_record_is_verified_by_its_target(chain: Board) -> None:
     found = verify(chain, "toy/cpu-1thread/001")
     assert found["agrees"] and found["confirms"]
-    assert (found["against"], found["filed"], found["found"], found["pairs"]) == (None, None, None, 12)
+    assert (found["against"], found["filed"], found["found"], found["pairs"]) == (None, None, None, 8)
+    assert found["losses"] == pytest.approx([3.8, 3.8], abs=0.01)
     assert problems(chain) == []
+
+
+def test_a_first_record_that_comes_out_with_another_loss_disagrees(chain: Board) -> None:
+    chain.loss -= 0.05
+    found = verify(chain, "toy/cpu-1thread/001", "--pairs", 6)
+    assert (found["verdict"], found["pairs"], found["agrees"]) == ("record", 6, False)
+    assert found["p"] < 0.01
+    assert problems(chain) == []
+
+
+def test_the_baseline_can_be_named_without_its_number(chain: Board) -> None:
+    assert verify(chain, "baseline", "--task", "toy", "--pairs", 4)["record"] == "toy/cpu-1thread/001-adamw"
+    with pytest.raises(UserError, match="no baseline is a record yet for other"):
+        verify(chain, "baseline", "--task", "other")
+
+
+def test_one_run_of_the_first_record_is_refused(chain: Board) -> None:
+    with pytest.raises(UserError, match="no spread"):
+        verify(chain, "toy/cpu-1thread/001", "--pairs", 1)
 
 
 def test_a_race_against_the_first_record_is_compared_with_the_chain(chain: Board) -> None:

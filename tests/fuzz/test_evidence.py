@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from harness.checks import statements
+from harness.evidence.ablations import check_ablations
 from harness.evidence.arms import Where
 from harness.evidence.calibration import calibration_for, write_calibration
 from harness.evidence.folder import read_campaign
@@ -17,6 +21,7 @@ from tests.conftest import Toy
 from tests.evidence.board import Board
 from tests.evidence.conftest import board, chain, own_machine_lock  # noqa: F401 (fixtures)
 from tests.evidence.fake import FakeRunner, calibration, new_race
+from tests.evidence.loaded import FakeCounter, file_loaded
 from tests.fuzz.strategies import allowed, as_json, retold, search, sizes, wounded
 
 MOST_CASES = 2000  # each reads a whole folder, some with its statistics
@@ -71,6 +76,25 @@ def test_record_json(chain: Board, cases: int) -> None:  # noqa: F811
         assert check_records(chain.where)
 
     search(min(cases, MOST_CASES // 10), wounded(content) | retold(json.loads(content)).map(as_json), read)
+
+
+@sizes
+def test_ablations(board: Board, monkeypatch: pytest.MonkeyPatch, cases: int) -> None:  # noqa: F811
+    monkeypatch.setattr(statements, "Counter", FakeCounter)
+    file_loaded(board)
+    assert board.invoke("ablate", "toy/cpu-1thread/001", "--method", "ballast").exit_code == 0
+    (folder,) = history(board.where)[0].glob("ablations/*")
+    for name in ("ablation.json", "cost.json", "plan.json"):
+        path = folder / name
+        content = path.read_bytes()
+
+        def read(changed: bytes, path: Path = path) -> None:
+            path.write_bytes(changed)
+            (checked,) = check_ablations(board.where)
+            assert all(isinstance(problem, str) for problem in checked.problems)
+
+        search(min(cases, MOST_CASES // 10), wounded(content) | retold(json.loads(content)).map(as_json), read)
+        path.write_bytes(content)
 
 
 @sizes

@@ -22,7 +22,9 @@ from harness.core.data.shards import open_shard, write_shard
 from harness.core.files import parse_json, read_file
 from harness.core.task import hardware_class, load_task
 from harness.errors import UserError
+from harness.evidence.ablations import read_ablation, read_cost
 from harness.evidence.folder import read_campaign
+from harness.evidence.reverts import read_revert
 from harness.evidence.verifications import read_verification
 from harness.journal import verify
 from harness.paths import PACKAGE
@@ -37,6 +39,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "record.json": read_table,
     "plan.json": lambda path: read_campaign(path.parent),
     "verification.json": lambda path: read_verification(path.parent),
+    "ablation.json": lambda path: read_ablation(path.parent),
+    "cost.json": lambda path: read_cost(path.parent),
+    "revert.json": lambda path: read_revert(path.parent.parent),
     "a.bin": lambda path: open_shard(path, None),
     "journal.jsonl": verify,
     "submission.toml": lambda path: load_submission(path.parent),
@@ -75,9 +80,11 @@ MAKERS = [make_pipe, make_socket, make_device, make_sparse, make_loop, Path.mkdi
 def test_what_is_no_small_plain_file_is_refused_at_once(
     name: str, make: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    make(tmp_path / name)
+    folder = tmp_path / "tuning"  # as revert.json lies
+    folder.mkdir()
+    make(folder / name)
     with pytest.raises(UserError) as caught:
-        READERS[name](tmp_path / name)
+        READERS[name](folder / name)
     assert name in caught.value.message
     assert caught.value.remedy
 

@@ -86,12 +86,17 @@ def toy_store(count: int, text: str = "A toy") -> Store:
         name: text if described.dtype == columns.TEXT else None for name, described in columns.VERIFICATIONS.items()
     }
     attempt = {**dict.fromkeys(columns.ATTEMPTS), "board": "toy/cpu-1thread", "authors": [text], "title": text}
+    attempt |= {"methods_added": [text], "methods_dropped": ["m1", text]}
+    ablation = {
+        name: text if described.dtype == columns.TEXT else 1.0 for name, described in columns.ABLATIONS.items()
+    } | {"record": "toy/cpu-1thread/001", "board": "toy/cpu-1thread", "methods": ["m1"], "date": "2026-01-02"}
     return Store(
         boards={"toy/cpu-1thread": Board("toy/cpu-1thread", "A toy", 3.38, True, "seconds", False, "records/")},
         columns={name: list(described) for name, described in columns.FRAMES.items()},
         records=[toy_record(n, text) for n in range(1, count + 1)], methods=methods,
         verifications=[{**verification, "record": "toy/cpu-1thread/001"}],
         attempts=[attempt | {"attempt": "toy/cpu-1thread/attempts/1", "verdict": "slower", "ratio": 0.9}],
+        ablations=[ablation],
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from harness.statistics import (
     TimedRun,
     Verdict,
     decide,
+    decide_difference,
     sequential_plan,
 )
 from tests.statistics.made_up import SLOPE, complete_races, race, slopes, swapped
@@ -63,6 +64,31 @@ def test_a_race_of_equals_is_valid_and_not_proven_faster() -> None:
 def test_a_faster_candidate_above_the_target_misses_it() -> None:
     decision = run_until_stopped(PLAN, race(1.2, margin=-0.01))
     assert (decision.verdict, decision.stop) == (Verdict.MISSES_TARGET, Stop.FUTILITY)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "margin", "verdict"),
+    [
+        (1.1, 0.02, Verdict.RECORD),
+        (0.9, 0.02, Verdict.SLOWER),
+        (1.1, -0.02, Verdict.MISSES_TARGET),
+        (0.9, -0.02, Verdict.MISSES_TARGET),
+    ],
+)
+def test_an_ablation_stops_when_the_arms_differ_whatever_the_target(
+    ratio: float, margin: float, verdict: Verdict
+) -> None:
+    decision = decide_difference(PLAN, race(ratio, 4, margin), TARGET, SLOPE)
+    assert (decision.verdict, decision.stop, decision.final) == (verdict, Stop.PROVEN, True)
+
+
+def test_an_ablation_of_equals_goes_on_to_its_maximum() -> None:
+    pairs = race(1.0, spread=0.01)
+    assert [decide_difference(PLAN, pairs[:count], TARGET, SLOPE).verdict for count in (4, 6, 8, 12)] == [None] * 4
+    decision = decide_difference(PLAN, pairs, TARGET, SLOPE)
+    assert (decision.verdict, decision.stop) == (Verdict.NOT_PROVEN, Stop.MAXIMUM)
+    above = decide_difference(PLAN, race(1.0, margin=-0.02, spread=0.01), TARGET, SLOPE)
+    assert (above.verdict, above.stop) == (Verdict.MISSES_TARGET, Stop.MAXIMUM)
 
 
 def test_fewer_steps_at_a_worse_loss_are_no_record() -> None:

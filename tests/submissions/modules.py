@@ -1,4 +1,4 @@
-"""What tests of the FineWeb submissions share: their modules, a tiny size, and a stand-in for the run."""
+"""What tests of the submissions share: their modules, a tiny size, and a stand-in for the run."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ MUON = SUBMISSIONS / "fineweb-muon"
 KERNELS = SUBMISSIONS / "fineweb-muon-kernels"
 FINEWEB = [BASELINE, LLMC, MUON, KERNELS]
 
+GCIDE_BASELINE = BASELINES / "adamw" / "gcide"
+GCIDE = {method: SUBMISSIONS / f"gcide-{method}" for method in ("muon", "soap", "shampoo", "ademamix", "nadamw", "sgd")}
+TEXTBOOK = SUBMISSIONS / "gcide-adamw-textbook"
+
 # Hyperparameters at which a run takes seconds on a CPU. Three layers are no whole share of two ranks.
 TINY = {
     "steps": 6,
@@ -29,6 +33,7 @@ TINY = {
     "width": 64,
     "layers": 3,
     "head_size": 16,
+    "block": 32,
     "warmup_steps": 1,
 }
 
@@ -57,7 +62,8 @@ def tiny_copy(folder: Path, target: Path) -> Path:
     table = manifest(folder)
     table["task"] = "toy"
     table["evaluation"] = {"batch": 8, "length": TINY["length"]}
-    table["methods"]["compile"]["default"] = False
+    if "compile" in table["methods"]:
+        table["methods"]["compile"]["default"] = False
     for name, hparam in table["hparams"].items():
         hparam["default"] = TINY.get(name, hparam["default"])
     target.mkdir(parents=True)
@@ -72,7 +78,7 @@ def settings(
 ) -> Settings:
     """What build_model and build_optimizer ask: the submission's own values, tiny, and what is changed."""
     table = manifest(folder)
-    methods = {name: name not in dropped for name in table["methods"]}
+    methods = {name: name not in dropped for name in table.get("methods", {})}
     values = {name: TINY.get(name, hparam["default"]) for name, hparam in table["hparams"].items()} | hparams
     facts = TaskFacts("toy", vocab_size, vocab_size - 1, "sequential", 3.9, 128, (1, 20, 40))
     return Settings(Context(facts, 7, world_size, "cpu", methods, values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.paths import BASELINES
+from harness.statistics import margin_for_power
 from harness.submission import load_submission
 from harness.tuning.adopt import adopt, with_defaults
 from harness.tuning.analysis import confirmation, finalists
@@ -113,6 +115,8 @@ def test_the_report_says_what_the_trials_show(made_up: Path) -> None:
     found = confirmation(fresh(made_up).design, fresh(made_up).table)
     assert found is not None and found.spread == pytest.approx(NOISE, rel=0.6)
     assert f"Mean {found.mean:.4f}" in text
+    target = float(re.search(r"A target of (\d+\.\d{3}) ", text)[1])
+    assert 0 <= target - found.mean - margin_for_power(found.spread) <= 0.005
 
 
 def test_the_same_trials_give_the_same_bytes(made_up: Path, tmp_path: Path) -> None:
