@@ -8,8 +8,8 @@ a board with a hole would mislead.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,19 +109,14 @@ def short_name(record_id: str) -> str:
 
 
 def records(known: History) -> list[Row]:
-    """Every record, board by board; its speed-up is the product of the races of its chain."""
+    """Every record, board by board; its speed-up over the latest baseline is a product of races."""
     rows: list[Row] = []
-    chain: list[RatioEstimate] = []
-    board = ""
-    before: dict[str, list[str]] = {}
+    code: dict[str, dict[str, list[str]]] = {}
     for one in known.records:
-        if board != one.board:
-            board, before, chain = one.board, {}, []
-        if one.record.estimate is not None:
-            chain = [*chain, one.record.estimate]
-        code = lines_of_code(one.submission.files) if one.submission else {}
-        rows.append({**_record(one), **_speedup(chain, one.record), **_lines(code, before)})
-        before = code
+        board = [other for other in known.records if other.board == one.board]
+        code[one.record.id] = lines_of_code(one.submission.files) if one.submission else {}
+        parent = code.get(one.record.parent or "", {})
+        rows.append({**_record(one), **_speedup(one.record, board), **_lines(code[one.record.id], parent)})
     return rows
 
 
@@ -249,12 +244,24 @@ def _record(one: OwnRecord) -> Row:
     }  # fmt: skip
 
 
-def _speedup(chain: list[RatioEstimate], record: Record) -> Row:
-    """The product of the chain's races with its limits; 1 for the first record."""
-    if not chain:
+def _speedup(record: Record, board: list[OwnRecord]) -> Row:
+    """Over the latest baseline of its board: the races from the first record to this one over those to the baseline."""
+    races = {one.record.id: one.record for one in board}
+    baseline = [one.record for one in board if one.record.kind == "baseline"][-1]
+    own, other = _races_to(record, races), _races_to(baseline, races)
+    up = [race for name, race in own.items() if name not in other]
+    down = [race for name, race in other.items() if name not in own]
+    if not up and not down:
         return {"speedup": 1.0}
-    product = chain_product(chain).interval(record.slope, LEVEL)
+    inverse = [replace(race, log_ratio=-race.log_ratio, loss_gain=-race.loss_gain) for race in down]
+    product = chain_product([*up, *inverse]).interval(record.slope, LEVEL)
     return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
+
+
+def _races_to(record: Record, known: Mapping[str, Record]) -> dict[str, RatioEstimate]:
+    """The races of its lineage by the records that they made, from the first record on."""
+    before = _races_to(known[record.parent], known) if record.parent else {}
+    return before | ({record.id: record.estimate} if record.estimate else {})
 
 
 def _lines(code: dict[str, list[str]], before: dict[str, list[str]]) -> Row:

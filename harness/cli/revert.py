@@ -47,7 +47,7 @@ def revert(
     from harness.cli.submit import attempt
     from harness.core.task import hardware_class
     from harness.evidence.arms import Where, submission_folder
-    from harness.evidence.records import history, load_record, submission_of_record
+    from harness.evidence.records import load_record, reigning, submission_of_record
     from harness.evidence.reverts import candidate_of
     from harness.evidence.series import Places
     from harness.submission import load_submission
@@ -62,7 +62,7 @@ def revert(
     where = Where(found.task, found.hardware_class, records_dir)
     change = _change(folder, drop or [], add or [], source, where)
     tell = (lambda text: None) if as_json else output.note
-    if folder != history(where)[-1]:
+    if folder != reigning(where):
         tell(f"{found.id} is not the reigning record, against which its revert is raced")
     made = candidate_of(change, into, where.hardware, tell)
     tell(f"candidate: {made}")

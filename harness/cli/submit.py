@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 def submit(
     submission: Annotated[str, typer.Argument(metavar="SUB", help="Folder, name, or `baseline`.")],
+    as_baseline: Annotated[
+        bool, typer.Option("--as-baseline", help="A better-tuned baseline: race the present baseline.")
+    ] = False,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     as_json: options.Json = False,
@@ -28,7 +31,8 @@ def submit(
     """Check a submission and race it against the reigning record; the attempt is kept whatever the verdict.
 
     The first record of a task and class has nothing to be raced against: it must reach the target in at least 10 runs.
-    The same source submitted again goes on with its attempt, until that is final.
+    The same source submitted again goes on with its attempt, until that is final. With --as-baseline a submission that
+    beats the present baseline becomes the baseline over which every record's speed-up is told.
     """
     from harness.core.task import hardware_class, load_task
     from harness.evidence.arms import Where
@@ -40,13 +44,15 @@ def submit(
     folder = options.submission_folder(submission, own_task.name if own_task else options.DEFAULT_TASK, hardware)
     candidate = load_submission(folder, own_task)
     where = Where(candidate.task.name, hardware, records_dir)
-    attempt(candidate, submission, where, Places(data_dir, runs_dir), silent=as_json)
+    attempt(candidate, submission, where, Places(data_dir, runs_dir), silent=as_json, as_baseline=as_baseline)
 
 
-def attempt(candidate: Submission, word: str, where: Where, places: Places, silent: bool) -> CampaignVerdict:
+def attempt(
+    candidate: Submission, word: str, where: Where, places: Places, silent: bool, as_baseline: bool = False
+) -> CampaignVerdict:
     """Checks a submission, races it for the record and answers the verdict, which is kept and told. Raises UserError.
 
-    `word`: what names the submission in the plan.
+    `word`: what names the submission in the plan. `as_baseline`: against the present baseline, to take its place.
     """
     from datetime import UTC, datetime
 
@@ -60,7 +66,7 @@ def attempt(candidate: Submission, word: str, where: Where, places: Places, sile
     require_prepared(candidate.task, places.data)
     require_idle_machine()
     _require_checked(candidate, where.hardware, silent)
-    campaign = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC))
+    campaign = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline)
     if not silent:
         output.note(f"attempt kept in {campaign.folder}; commit it: its plan counts from now on")
     pairs = pairs_to_go(campaign)

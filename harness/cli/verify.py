@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import options, output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.evidence.arms import Where
 
 
 def verify(
@@ -30,9 +35,9 @@ def verify(
 
     from harness.cli import campaigns
     from harness.errors import UserError
-    from harness.evidence.arms import BASELINE, Where, submission_folder
+    from harness.evidence.arms import Where
     from harness.evidence.locks import require_idle_machine
-    from harness.evidence.records import history, load_record, reigning_baseline
+    from harness.evidence.records import history, load_record
     from harness.evidence.series import Places
     from harness.evidence.verifications import plan_verification
     from harness.machine import fingerprint
@@ -42,10 +47,7 @@ def verify(
     if every and as_json:
         raise typer.BadParameter("--json is for one record")
     where = Where(task, hardware, records_dir)
-    if every:
-        folders = history(where)
-    else:
-        folders = [reigning_baseline(where) if record == BASELINE else submission_folder(record or "", where).parent]
+    folders = history(where) if every else [_named(record or "", where)]
     if not folders:
         raise UserError(f"{task}, {hardware}: no record yet", "`speedrun submit` files the first one")
     require_idle_machine()
@@ -56,3 +58,18 @@ def verify(
             output.note(f"verifying {found.id}")
         campaign = plan_verification(folder, place, first, pairs, fingerprint(), datetime.now(UTC))
         campaigns.go_on(campaign, Places(data_dir, runs_dir), place, silent=as_json)
+
+
+def _named(word: str, where: Where) -> Path:
+    """The folder of the record that a word names; `baseline` is the latest that was filed as one. Raises UserError."""
+    from harness.errors import UserError
+    from harness.evidence.arms import BASELINE, submission_folder
+    from harness.evidence.records import reigning
+
+    if word != BASELINE:
+        return submission_folder(word, where).parent
+    folder = reigning(where, as_baseline=True)
+    if folder is None:
+        what = f"baseline: no baseline is a record yet for {where.task} on {where.hardware}"
+        raise UserError(what, "`speedrun run baseline` runs it once; `speedrun submit baseline` files the first record")
+    return folder

@@ -158,7 +158,7 @@ def new_ablation(
     side = Side(load_record(folder).id, submission)
     without = replace(side, dropped=tuple(dropped))
     race = plan_race((without, side), where.hardware, pairs, calibration_for(where), machine, now)
-    fields = {name: getattr(race, name) for name in type(race).model_fields}
+    fields = {name: getattr(race, name) for name in AblationCampaign.model_fields}
     plan = AblationCampaign(**fields | {"kind": "ablation", "id": race.id.replace("-race-", "-ablation-")})
     submissions = {CANDIDATE: submission, REFERENCE: submission}
     return create_campaign(folder / ABLATIONS, plan, submissions, {COST: _text(cost)})

@@ -81,9 +81,10 @@ def submission_folder(word: str, where: Where) -> Path:
 
 
 def reigning_record(where: Where) -> Path | None:
-    """The folder of the latest record of a task and class; None where there is none yet."""
-    folders = sorted(path.parent for path in (where.records / where.task / where.hardware).glob("[0-9]*/record.json"))
-    return folders[-1] if folders else None
+    """The folder of the reigning record of a task and class; None where there is none yet. Raises UserError."""
+    from harness.evidence.records import reigning
+
+    return reigning(where)
 
 
 def sides_of_race(

@@ -8,12 +8,12 @@ from typing import Any
 
 from harness.campaign import data_digest
 from harness.errors import UserError
-from harness.evidence.arms import BEST, Side, Where, submission_folder
+from harness.evidence.arms import Side, Where, submission_folder
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
-from harness.evidence.plans import CANDIDATE, REFERENCE
+from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import plan_baseline, plan_race
-from harness.evidence.records import ATTEMPTS, history, load_record
+from harness.evidence.records import ATTEMPTS, SUBMISSION, load_record, reigning
 from harness.evidence.verdict import read_verdict
 from harness.frozen import core_digest
 from harness.machine import Machine
@@ -26,34 +26,38 @@ def attempts_folder(where: Where) -> Path:
     return where.records / where.task / where.hardware / ATTEMPTS
 
 
-def attempt_of(candidate: Submission, word: str, where: Where, machine: Machine, now: datetime) -> Campaign[Any]:
+def attempt_of(
+    candidate: Submission, word: str, where: Where, machine: Machine, now: datetime, as_baseline: bool = False
+) -> Campaign[Any]:
     """The campaign that decides a submission: begun before and not final, or a new one, planned and kept.
 
-    Against the reigning record where there is one, otherwise the first of its task and class. Raises UserError where
+    Against the reigning record where there is one, or the present baseline; otherwise it is the first of its task and
+    class. Raises UserError where
     the same submission has been decided for good, is the reigning record itself, or names a parent that is not there.
     """
     if candidate.manifest.parent is not None:
         submission_folder(candidate.manifest.parent, where)
-    reigning = history(where)[-1:]
-    reference = load_submission(submission_folder(BEST, where), candidate.task) if reigning else None
-    if reference is not None and reference.digest == candidate.digest:
-        what = f"{candidate.folder}: it is the reigning record {load_record(reigning[0]).id}"
+    present = reigning(where, as_baseline)
+    reference = load_submission(present / SUBMISSION, candidate.task) if present else None
+    if present is not None and reference is not None and reference.digest == candidate.digest:
+        role = "the baseline" if as_baseline else "the reigning record"
+        what = f"{candidate.folder}: it is {role} {load_record(present).id}"
         raise UserError(what, "change the submission; `speedrun verify` reruns a record")
-    before = _begun_before(candidate, reference, where, machine)
+    before = _begun_before(candidate, reference, where, machine, as_baseline)
     if before is not None:
         return before
     calibration = calibration_for(where)
     side, holdout = Side(word, candidate), bool(candidate.task.of_split("holdout"))
-    if reference is None:
+    if present is None or reference is None:
         first = plan_baseline(side, where.hardware, calibration, machine, now, judge_holdout=holdout)
         return create_campaign(attempts_folder(where), first, {CANDIDATE: candidate})
-    sides = (side, Side(load_record(reigning[0]).id, reference))
-    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, judge_holdout=holdout)
+    sides = (side, Side(load_record(present).id, reference))
+    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, holdout, as_baseline)
     return create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
 
 
 def _begun_before(
-    candidate: Submission, reference: Submission | None, where: Where, machine: Machine
+    candidate: Submission, reference: Submission | None, where: Where, machine: Machine, as_baseline: bool
 ) -> Campaign[Any] | None:
     """The attempt of the same two sources under the same conditions. Raises UserError where it is final."""
     digests = {CANDIDATE: candidate.digest} | ({REFERENCE: reference.digest} if reference else {})
@@ -62,6 +66,8 @@ def _begun_before(
         campaign = read_campaign(path.parent)
         plan = campaign.plan
         if digests != {name: arm.digest for name, arm in plan.arms.items()}:
+            continue
+        if isinstance(plan, RaceCampaign) and plan.as_baseline != as_baseline:
             continue
         if conditions != (plan.core_digest, plan.task_digest, plan.data_digest, plan.machine_digest):
             continue

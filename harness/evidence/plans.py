@@ -157,6 +157,7 @@ class RaceCampaign(DecidedCampaign):
     """A race: pairs of candidate and reference in the order A B B A."""
 
     kind: Literal["race"] = "race"
+    as_baseline: bool = False  # the candidate is to be the next baseline; the reference is the present one
 
     @model_validator(mode="after")
     def _is_a_race(self) -> RaceCampaign:

@@ -50,7 +50,7 @@ from harness.statistics.target import FAILURES_ALLOWED
 
 def plan_race(
     sides: tuple[Side, Side], hardware: str, pairs: int, calibration: Calibration, machine: Machine, now: datetime,
-    judge_holdout: bool = False,
+    judge_holdout: bool = False, as_baseline: bool = False,
 ) -> RaceCampaign:  # fmt: skip
     """Every pair up to the maximum with its seeds, in the order A B B A, and all that decides the race.
 
@@ -66,6 +66,7 @@ def plan_race(
         **_deciding(candidate.submission.task, hardware, _sequence(pairs), calibration),
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
         schedule=_schedule(orders, judge_holdout),
+        as_baseline=as_baseline,
     )
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,16 @@ from harness.errors import UserError, describe_validation
 from harness.evidence.arms import Where
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import Before, Tried, figures, new_notes, one_line
-from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, BaselineCampaign, DecidedCampaign, Digest, Text
+from harness.evidence.plans import (
+    CANDIDATE,
+    REFERENCE,
+    Arm,
+    BaselineCampaign,
+    DecidedCampaign,
+    Digest,
+    RaceCampaign,
+    Text,
+)
 from harness.evidence.race import decide_campaign
 from harness.evidence.verdict import read_verdict, verdict_of
 from harness.journal_file import sync_folder
@@ -57,7 +66,9 @@ class RecordMethod(Strict):
 class Record(Strict):
     """record.json. Seconds are wall-clock, losses nats per token, both means over the counted runs.
 
-    `parent`: the record it was raced against. `ratio`: parent over record at equal loss, limits at 99% one-sided;
+    `kind`: `baseline` for the first record, and for what was raced against the baseline before it, to take its place;
+    such a record is the baseline from then on, but reigns only where no other record does. `parent`: the record it was
+    raced against. `ratio`: parent over record at equal loss, limits at 99% one-sided;
     `estimate` and `slope` are its parts, for products along the chain. None for the first record, of kind `baseline`.
     `holdout_gap`: loss on the holdout split minus loss on validation of the one run that was judged on both; it decides
     nothing, and is None where that run failed or the task has no holdout.
@@ -103,13 +114,31 @@ def history(where: Where) -> list[Path]:
     return sorted(path.parent for path in (where.records / where.task / where.hardware).glob(f"[0-9]*/{RECORD}"))
 
 
-def reigning_baseline(where: Where) -> Path:
-    """The folder of the latest record of kind `baseline` of a task and class. Raises UserError where there is none."""
-    folders = [folder for folder in history(where) if load_record(folder).kind == "baseline"]
-    if not folders:
-        what = f"baseline: no baseline is a record yet for {where.task} on {where.hardware}"
-        raise UserError(what, "`speedrun run baseline` runs it once; `speedrun submit baseline` files the first record")
-    return folders[-1]
+def due_parent(before: Sequence[Record], as_baseline: bool) -> Record | None:
+    """What the next record is raced against: the latest baseline, or the reigning record; None for the first.
+
+    The latest record reigns; a later baseline takes the place of baselines alone.
+    """
+    baselines = [record for record in before if record.kind == "baseline"]
+    raced = [record for record in before if record.kind == "race"]
+    return (baselines if as_baseline or not raced else raced)[-1] if before else None
+
+
+def reigning(where: Where, as_baseline: bool = False) -> Path | None:
+    """The folder of the reigning record of a task and class, or of the present baseline; None where there is none."""
+    record = due_parent([load_record(folder) for folder in history(where)], as_baseline)
+    return where.records / record.id if record else None
+
+
+def lineage(folder: Path) -> list[Path]:
+    """The record folders from the first record to this one, each raced against the one before. Raises UserError."""
+    chain, board = [folder], folder.parent
+    while (parent := load_record(chain[0]).parent) is not None:
+        before = board / parent.rpartition("/")[2]
+        if before.name >= chain[0].name:
+            raise UserError(f"{chain[0] / RECORD}: parent: {parent} came no earlier", RESTORE)
+        chain.insert(0, before)
+    return chain
 
 
 def load_record(folder: Path) -> Record:
@@ -157,7 +186,8 @@ def make_record(
     figures, decision = verdict.arms[CANDIDATE], decide_campaign(plan, campaign.course)
     return Record.model_validate(
         {
-            "id": record_id, "kind": plan.kind, "task": plan.task, "hardware_class": plan.hardware_class,
+            "id": record_id, "kind": "baseline" if parent is None or _as_baseline(campaign) else "race",
+            "task": plan.task, "hardware_class": plan.hardware_class,
             "title": one_line(submission.manifest.title),
             "authors": [one_line(author) for author in submission.manifest.authors],
             "parent": parent.record.id if parent else None, "filed": filed, "attempt": plan.id,
@@ -193,14 +223,15 @@ def _holdout_gap(campaign: Campaign[Any]) -> float | None:
 def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime) -> Path:
     """Makes the record folder of an attempt, whole or not at all; answers it. Raises UserError.
 
-    The record that the attempt was raced against must still be the reigning one.
+    The record that the attempt was raced against must still be the reigning one, or the present baseline.
     """
-    before = history(where)
-    parent = _parent(before[-1] if before else None)
+    before, as_baseline = history(where), _as_baseline(campaign)
+    parent = _parent(reigning(where, as_baseline))
     reference = campaign.plan.arms.get(REFERENCE)
     if (reference.digest if reference else None) != (parent.record.submission if parent else None):
-        what = f"{campaign.folder}: raced against what is no longer the reigning record"
-        raise UserError(what, "submit again: it is then raced against the reigning one")
+        was = "baseline" if as_baseline else "reigning record"
+        what = f"{campaign.folder}: raced against what is no longer the {was}"
+        raise UserError(what, "submit again: it is then raced against the present one")
     number = 1 + (int(before[-1].name[:3]) if before else 0)
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].strip("-") or "submission"
     folder = where.records / where.task / where.hardware / f"{number:03d}-{slug}"
@@ -223,6 +254,10 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}", "make room on the disk, then: speedrun resume") from None
     return folder
+
+
+def _as_baseline(campaign: Campaign[Any]) -> bool:
+    return isinstance(campaign.plan, RaceCampaign) and campaign.plan.as_baseline
 
 
 def _parent(folder: Path | None) -> Parent | None:
@@ -267,12 +302,13 @@ class Checked:
 
 def check_records(where: Where) -> list[Checked]:
     """Computes every record and attempt of a task and class again, from its plan, runs and source."""
-    checked, parent = [], None
+    checked: list[Checked] = []
+    before: list[Record] = []
     for number, folder in enumerate(history(where), start=1):
         problems = [] if folder.name.startswith(f"{number:03d}-") else [f"number {number:03d} is due here"]
         try:
-            problems += _record_problems(folder, where, parent)
-            parent = _parent(folder)
+            problems += _record_problems(folder, where, before)
+            before.append(load_record(folder))
         except UserError as error:
             problems.append(error.message)
         checked.append(Checked(f"{where.task}/{where.hardware}/{folder.name}", problems))
@@ -285,8 +321,10 @@ def check_records(where: Where) -> list[Checked]:
     return checked
 
 
-def _record_problems(folder: Path, where: Where, parent: Parent | None) -> list[str]:
+def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> list[str]:
     campaign = read_campaign(folder)
+    due_before = due_parent(before, _as_baseline(campaign))
+    parent = _parent(where.records / due_before.id if due_before else None)
     record, submission = load_record(folder), submission_of_record(folder)
     problems = verdict_problems(campaign)
     plan = campaign.plan
@@ -294,7 +332,7 @@ def _record_problems(folder: Path, where: Where, parent: Parent | None) -> list[
         problems.append(f"{SUBMISSION}/: its digest is not that of plan.json")
     raced = plan.arms[REFERENCE].digest if REFERENCE in plan.arms else None
     if isinstance(plan, BaselineCampaign) != (parent is None) or (parent and raced != parent.record.submission):
-        problems.append(f"{PLAN}: the reference is not the submission of the record before")
+        problems.append(f"{PLAN}: the reference is not the submission of the record that was due")
     try:
         due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
     except UserError as error:

@@ -31,6 +31,7 @@ from harness.evidence.records import (
     Checked,
     differences,
     history,
+    lineage,
     load_record,
     submission_of_record,
     verdict_problems,
@@ -81,7 +82,7 @@ def plan_verification(
 
     The first record itself is run `pairs` times.
     """
-    before = [record for record in history(where) if record.name < folder.name]
+    *before, _ = lineage(folder)
     submission, calibration = submission_of_record(folder), calibration_for(where)
     side = Side(load_record(folder).id, submission)
     parent = folder / VERIFICATIONS
@@ -106,7 +107,7 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
     valid = verdict.verdict not in (Verdict.MISSES_TARGET, Verdict.INVALID)
     against, filed, p = None, None, None
     if REFERENCE in plan.arms:
-        chain = [load_record(path) for path in history(where) if path.name <= folder.name]
+        chain = [load_record(path) for path in lineage(folder)]
         start = next((n for n, one in enumerate(chain) if one.submission == plan.arms[REFERENCE].digest), None)
         if start is None or start + 1 >= len(chain):
             raise UserError(f"{campaign.folder}/{PLAN}: its reference is no record before {record.id}", RESTORE)

@@ -13,6 +13,7 @@ from harness.evidence.arms import Side, Where, reigning_record, sides_of_race, s
 from harness.paths import BASELINES, SUBMISSIONS
 from harness.submission import load_submission
 from tests.conftest import Toy
+from tests.evidence.board import Board
 from tests.toy_submission import write_submission
 
 HERE = Where("gcide", "cpu-1thread")
@@ -33,13 +34,17 @@ def test_words_name_folders(records: Path, tmp_path: Path) -> None:
     own = write_submission(tmp_path / "own")
     class_folder = records / "gcide" / "cpu-1thread"
     assert submission_folder("baseline", where) == BASELINES / "adamw" / "gcide"
-    assert submission_folder("best", where) == class_folder / "010-muon" / "submission"
     assert submission_folder("gcide/cpu-1thread/001", where) == class_folder / "001-adamw" / "submission"
     assert submission_folder("gcide/cpu-1thread/001-adamw", where) == class_folder / "001-adamw" / "submission"
     assert submission_folder(str(class_folder / "002-lion"), where) == class_folder / "002-lion" / "submission"
     assert submission_folder(str(own), where) == own
     assert submission_folder("_template", where) == SUBMISSIONS / "_template"
-    assert reigning_record(where) == class_folder / "010-muon"
+
+
+def test_best_is_the_reigning_record(chain: Board) -> None:
+    reigning = chain.where.records / "toy" / "cpu-1thread" / "002-my-muon"
+    assert reigning_record(chain.where) == reigning
+    assert submission_folder("best", chain.where) == reigning / "submission"
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,10 @@ def append(path: Path, text: str) -> None:
         (lambda f: (f / "notes.md").write_text("# Mine\n"), "notes.md: the figures"),
         (lambda f: shutil.rmtree(f.parent / "attempts"), "plan.json: not that of attempts/"),
         (lambda f: f.rename(f.with_name("007-late")), "number 002 is due here"),
-        (lambda f: shutil.rmtree(f.parent / "001-adamw"), "the reference is not the submission of the record before"),
+        (
+            lambda f: shutil.rmtree(f.parent / "001-adamw"),
+            "the reference is not the submission of the record that was due",
+        ),
     ],
 )
 def test_whatever_is_changed_in_a_record_is_found(chain: Board, damage: Callable[[Path], object], said: str) -> None:
