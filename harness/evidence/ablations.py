@@ -12,19 +12,19 @@ from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.bundle import write_atomically
 from harness.campaign import data_digest
 from harness.checks.statements import BUDGET, Difference, Statements, first_lines, python_files
-from harness.core.files import parse_json, read_file
 from harness.core.task import Strict
-from harness.errors import UserError, describe_validation
+from harness.errors import UserError
 from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
+from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, AblationCampaign, Arm, Digest, Text
 from harness.evidence.race import plan_race
 from harness.evidence.records import (
@@ -240,12 +240,12 @@ def keep_ablation(campaign: Campaign[Any]) -> Ablation:
 
 def read_ablation(folder: Path) -> Ablation:
     """ablation.json of a campaign's folder. Raises UserError that names file and field."""
-    return _read(folder / ABLATION, Ablation)
+    return read_object(folder / ABLATION, Ablation, MAX_RECORD_BYTES, RESTORE)
 
 
 def read_cost(folder: Path) -> Cost:
     """cost.json of a campaign's folder. Raises UserError that names file and field."""
-    return _read(folder / COST, Cost)
+    return read_object(folder / COST, Cost, MAX_RECORD_BYTES, RESTORE)
 
 
 def ablations_of(folder: Path) -> list[Ablation]:
@@ -291,17 +291,3 @@ def _count(lines: Lines) -> int:
 
 def _text(found: Strict) -> str:
     return json.dumps(found.model_dump(mode="json"), indent=2, allow_nan=False) + "\n"
-
-
-Kept = TypeVar("Kept", bound=Strict)
-
-
-def _read(path: Path, kind: type[Kept]) -> Kept:
-    content = read_file(path, MAX_RECORD_BYTES, RESTORE, follow_link=False)
-    try:
-        parse_json(content)
-        return kind.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise describe_validation(error, path, RESTORE) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", RESTORE) from None

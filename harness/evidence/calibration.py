@@ -11,15 +11,14 @@ from pathlib import Path
 from secrets import randbelow
 
 import numpy as np
-from pydantic import ValidationError
 
 from harness.bundle import write_atomically
 from harness.campaign import SEED_LIMIT
-from harness.core.files import parse_json, read_file
-from harness.errors import UserError, describe_validation
+from harness.errors import UserError
 from harness.evidence.arms import Side, Where
 from harness.evidence.course import JUDGED, Course, RunLine
 from harness.evidence.folder import CALIBRATION, Campaign
+from harness.evidence.json_file import read_object
 from harness.evidence.plans import Calibration, CalibrationCampaign, ScheduledRun
 from harness.evidence.series import arm_of, conditions
 from harness.machine import Machine
@@ -143,14 +142,8 @@ def calibration_for(where: Where) -> Calibration:
             what = f"{path}: no calibration of {where.task} on {where.hardware}"
             raise UserError(what, "measure it once: speedrun calibrate")
         return found
-    content = read_file(path, MAX_CALIBRATION_BYTES, "measure it again: speedrun calibrate")
-    try:
-        parse_json(content)
-        found = Calibration.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise describe_validation(error, path, "measure it again: speedrun calibrate") from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", "measure it again: speedrun calibrate") from None
+    remedy = "measure it again: speedrun calibrate"
+    found = read_object(path, Calibration, MAX_CALIBRATION_BYTES, remedy, follow_link=True)
     if (found.task, found.hardware_class) != (where.task, where.hardware):
         what = f"{path}: task, hardware_class: it is the calibration of {found.task} on {found.hardware_class}"
         raise UserError(what, "put the file where it belongs")

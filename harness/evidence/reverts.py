@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from harness.bundle import write_atomically
 from harness.checks.runs import same_training
-from harness.core.files import parse_json, read_file
 from harness.core.owned import PREFIX, TemporaryFolder
 from harness.core.task import Strict, Task, hardware_class
 from harness.dropping import BY_HAND, MANIFEST, source_without, with_field, without_tables
-from harness.errors import UserError, describe_validation
+from harness.errors import UserError
 from harness.evidence.arms import Where
+from harness.evidence.json_file import read_object
 from harness.evidence.plans import Digest, Text
 from harness.evidence.records import MAX_RECORD_BYTES, history, load_record, submission_of_record
 from harness.submission import Submission, Value, load_submission
@@ -188,15 +186,8 @@ def _written(files: Mapping[str, bytes], folder: Path, task: Task) -> Submission
 
 def read_revert(folder: Path) -> Revert:
     """revert.json of a candidate's folder. Raises UserError that names file and field."""
-    path, remedy = folder / REVERT, "remove the folder, or choose another one: --into"
-    content = read_file(path, MAX_RECORD_BYTES, remedy, follow_link=False)
-    try:
-        parse_json(content)
-        return Revert.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise describe_validation(error, path, remedy) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", remedy) from None
+    remedy = "remove the folder, or choose another one: --into"
+    return read_object(folder / REVERT, Revert, MAX_RECORD_BYTES, remedy)
 
 
 def write_revert(folder: Path, revert: Revert) -> None:

@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from harness.core.files import parse_json, read_file
 from harness.core.task import Strict
-from harness.errors import UserError, describe_validation
+from harness.errors import UserError
 from harness.evidence.course import Ending, RunLine
 from harness.evidence.folder import MAX_PLAN_BYTES, PLAN, RESTORE, VERDICT, Campaign
+from harness.evidence.json_file import read_object
 from harness.evidence.plans import DecidedCampaign
 from harness.evidence.race import decide_campaign, timed_run
 from harness.statistics import Interval, Stop, Verdict
@@ -138,12 +138,5 @@ def report(campaign: Campaign[Any], verdict: CampaignVerdict) -> Mapping[str, An
 
 def read_verdict(campaign: Campaign[Any]) -> CampaignVerdict:
     """verdict.json as it was kept. Raises UserError that names file and field."""
-    path = campaign.folder / VERDICT
-    content = read_file(path, MAX_PLAN_BYTES, "the campaign has no verdict yet: speedrun resume", follow_link=False)
-    try:
-        parse_json(content)
-        return CampaignVerdict.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise describe_validation(error, path, RESTORE) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", RESTORE) from None
+    missing = "the campaign has no verdict yet: speedrun resume"
+    return read_object(campaign.folder / VERDICT, CampaignVerdict, MAX_PLAN_BYTES, RESTORE, missing)

@@ -12,16 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
 from scipy import stats
 
 from harness.bundle import write_atomically
-from harness.core.files import parse_json, read_file
 from harness.core.task import Strict
-from harness.errors import UserError, describe_validation
+from harness.errors import UserError
 from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
+from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
 from harness.evidence.race import decide_campaign, plan_race, plan_repetition, timed_run
 from harness.evidence.records import (
@@ -154,15 +153,7 @@ def keep_verification(campaign: Campaign[Any], where: Where) -> Verification:
 
 def read_verification(folder: Path) -> Verification:
     """verification.json of a campaign's folder. Raises UserError that names file and field."""
-    path = folder / VERIFICATION
-    content = read_file(path, MAX_RECORD_BYTES, RESTORE, follow_link=False)
-    try:
-        parse_json(content)
-        return Verification.model_validate_json(content, strict=True)
-    except ValidationError as error:
-        raise describe_validation(error, path, RESTORE) from None
-    except ValueError as error:
-        raise UserError(f"{path}: {error}", RESTORE) from None
+    return read_object(folder / VERIFICATION, Verification, MAX_RECORD_BYTES, RESTORE)
 
 
 def check_verifications(where: Where) -> list[Checked]:
