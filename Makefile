@@ -6,8 +6,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 WORKERS ?= 2
-# In a process of their own: after the other tests of submissions torch crashed in one of them, twice in four runs.
-KERNELS := tests/submissions/test_kernels.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install baseline test test-all lint format lock tune tune-report check submit verify board clean
@@ -31,14 +29,12 @@ baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide; R
 
 test: $(READY) lint  ## The test suite and the linters (under 15 minutes)
 	@sh tools/install-chromium.sh
-	$(BIN)/python -m pytest --ignore=$(KERNELS)
-	$(BIN)/python -m pytest $(KERNELS)
+	$(BIN)/python -m pytest
 
 test-all: $(READY) lint  ## Longer fuzzing, the full fault table and a real baseline run too (under 60 minutes)
 	@sh tools/install-chromium.sh
 	@$(BIN)/speedrun data prepare gcide
-	$(BIN)/python -m pytest -m '' --ignore=$(KERNELS)
-	$(BIN)/python -m pytest -m '' $(KERNELS)
+	$(BIN)/python -m pytest -m ''
 
 lint: $(READY)  ## Ruff and mypy
 	$(BIN)/ruff check .
