@@ -126,6 +126,14 @@ def test_reading_one_token_ahead_is_found(strength: float) -> None:
     assert "reads ahead in the row" in failure(lambda: lambda tokens: right_answer(tokens, strength))
 
 
+def test_reading_ahead_is_named_where_other_text_often_says_the_same() -> None:
+    def parity_ahead(tokens: np.ndarray) -> np.ndarray:
+        return TABLE[tokens] + np.roll(tokens, -1, axis=1)[..., None] % 2
+
+    for seed in range(20):
+        assert "reads ahead in the row" in failure(lambda: parity_ahead, seed=seed)
+
+
 def test_reading_ahead_below_the_tolerance_is_found_by_what_it_gains() -> None:
     assert "nats a token" in failure(lambda: lambda tokens: right_answer(tokens, 0.9e-3))
 
