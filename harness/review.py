@@ -76,7 +76,8 @@ def _identity(run: RunRecord) -> tuple:
 
 
 def _beyond_tokens(record: RunRecord, band: Sequence[tuple[int, float]]) -> list[Flag]:
-    if record.val_loss is None or record.tokens is None or len(band) < 2:
+    budgets = {count for count, _ in band}
+    if record.val_loss is None or record.tokens is None or len(budgets) < 2:
         return []
     if record.tokens == 0:  # no logarithm; the worst of the baseline's losses is generous for a run that read nothing
         explained = max(loss for _, loss in band)
@@ -125,12 +126,16 @@ def explained_loss(band: Sequence[tuple[int, float]], tokens: float) -> float:
     return y0 + (y1 - y0) * (place - x0) / (x1 - x0)
 
 
-def read_band(task: str) -> list[tuple[int, float]]:
-    """The baseline's tokens and losses at several budgets; empty where none are kept. Raises UserError."""
+def read_band(task: str, submission: str | None = None) -> list[tuple[int, float]]:
+    """The baseline's tokens and losses at several budgets; empty where none are kept. Raises UserError.
+
+    `submission`: only those of the source with this digest.
+    """
     path = BASELINES / "adamw" / task / BAND_FILE
     try:
         with path.open(newline="") as file:
-            return [(int(row["tokens"]), float(row["val_loss"])) for row in csv.DictReader(file)]
+            rows = [row for row in csv.DictReader(file) if submission in (None, row["submission"])]
+            return [(int(row["tokens"]), float(row["val_loss"])) for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:

@@ -101,6 +101,7 @@ def test_nothing_is_flagged_without_a_band_or_a_loss(runs: Path) -> None:
     run = next(finished_runs(runs, "toy"))
     assert review(changed(run, val_loss=0.1), [], []) == []
     assert review(changed(run, val_loss=None), [], BAND) == []
+    assert review(changed(run, val_loss=0.1), [], [(1000, 3.0), (1000, 3.1)]) == []  # two runs of one budget
     assert read_band("toy") == []
 
 
