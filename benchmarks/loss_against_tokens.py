@@ -28,9 +28,10 @@ def main() -> None:
     arguments = parser.parse_args()
     submission = load_submission(BASELINE)
     path = BASELINE / BAND_FILE
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(",".join(BAND_FIELDS) + "\n")
+    path.parent.mkdir(exist_ok=True)
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    kept = [line for line in lines if line.endswith(submission.digest)]  # of another source nothing is kept
+    path.write_text("\n".join([",".join(BAND_FIELDS), *kept]) + "\n")
     steps = submission.hparams([])["steps"]
     assert isinstance(steps, int)
     for share in arguments.shares:

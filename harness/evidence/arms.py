@@ -63,9 +63,10 @@ def submission_folder(word: str, where: Where) -> Path:
         known = _names(BASELINES / "adamw", "*/submission.toml")
         raise UserError(f"{word}: the task {where.task} has no baseline", f"tasks that have one: {known}")
     if word == BEST:
-        reigning = reigning_record(where)
-        if reigning is not None:
-            return reigning / "submission"
+        from harness.evidence.records import reigning  # which itself knows a board by its Where
+
+        if (record := reigning(where)) is not None:
+            return record / "submission"
         what = f"{word}: there is no record yet for {where.task} on {where.hardware}"
         raise UserError(what, "race against `baseline`; `speedrun submit` files the first record")
     for folder in (Path(word), Path(word) / "submission", SUBMISSIONS / word):
@@ -78,13 +79,6 @@ def submission_folder(word: str, where: Where) -> Path:
         f"give a folder, a name under submissions/ ({_names(SUBMISSIONS, '*/submission.toml')}), the words baseline "
         f"or best, or a record such as gcide/cpu-1thread/001 ({_names(where.records, '*/*/[0-9]*/record.json')})",
     )
-
-
-def reigning_record(where: Where) -> Path | None:
-    """The folder of the reigning record of a task and class; None where there is none yet. Raises UserError."""
-    from harness.evidence.records import reigning
-
-    return reigning(where)
 
 
 def sides_of_race(

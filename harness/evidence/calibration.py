@@ -102,9 +102,10 @@ def provisional_calibration(where: Where) -> Calibration | None:
     Loss and clock are those of the reference runs; s is from them and the single runs at half and double the budget.
     """
     folder = BASELINES / "adamw" / where.task
-    references, band = load_references(folder), read_band(where.task)
+    references = load_references(folder)
     if where.hardware != PROVISIONAL_CLASS or len(references) < 2:
         return None
+    band = read_band(where.task, references[0].submission_digest)  # s of another source would be another s
     tokens = references[0].tokens
     losses: dict[float, list[float]] = {1.0: [reference.val_loss for reference in references]}
     for count, loss in band:

@@ -9,7 +9,8 @@ import pytest
 
 from harness.core.task import load_task
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where, reigning_record, sides_of_race, submission_folder
+from harness.evidence.arms import Side, Where, sides_of_race, submission_folder
+from harness.evidence.records import reigning
 from harness.paths import BASELINES, SUBMISSIONS
 from harness.submission import load_submission
 from tests.conftest import Toy
@@ -41,10 +42,10 @@ def test_words_name_folders(records: Path, tmp_path: Path) -> None:
     assert submission_folder("_template", where) == SUBMISSIONS / "_template"
 
 
-def test_best_is_the_reigning_record(chain: Board) -> None:
-    reigning = chain.where.records / "toy" / "cpu-1thread" / "002-my-muon"
-    assert reigning_record(chain.where) == reigning
-    assert submission_folder("best", chain.where) == reigning / "submission"
+def test_best_is_the_reigning(chain: Board) -> None:
+    folder = chain.where.records / "toy" / "cpu-1thread" / "002-my-muon"
+    assert reigning(chain.where) == folder
+    assert submission_folder("best", chain.where) == folder / "submission"
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import review
 from harness.campaign import Request
 from harness.errors import UserError
+from harness.evidence import calibration as calibration_module
 from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import (
     calibrate,
@@ -27,6 +30,7 @@ from harness.evidence.folder import Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CalibrationCampaign
 from harness.evidence.race import plan_race
 from harness.evidence.series import Places, carry_on
+from harness.paths import BASELINES
 from harness.statistics import Slope, sequential_plan
 from harness.submission import load_submission
 from tests.conftest import Toy
@@ -145,6 +149,21 @@ def test_gcide_has_a_provisional_calibration_from_the_tuning_of_its_baseline() -
     assert "reference_runs.jsonl" in found.source
     assert found.loss_spread > 0 and found.slope.nats_per_efold > 0
     assert provisional_calibration(Where("gcide", "1xH100")) is None
+
+
+def test_losses_of_another_source_give_no_provisional_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reference runs beside the budgets of an earlier shape would give an s of neither."""
+    folder = tmp_path / "adamw" / "gcide" / "tuning"
+    shutil.copytree(BASELINES / "adamw" / "gcide" / "tuning", folder)
+    band = folder / "loss_against_tokens.csv"
+    for module in (calibration_module, review):
+        monkeypatch.setattr(module, "BASELINES", tmp_path)
+    assert provisional_calibration(Where("gcide", "cpu-1thread")) is not None
+    digest = band.read_text().splitlines()[-1].rpartition(",")[2]
+    band.write_text(band.read_text().replace(digest, 64 * "0"))
+    assert provisional_calibration(Where("gcide", "cpu-1thread")) is None
 
 
 def test_a_machine_too_noisy_says_how_much_a_race_resolves() -> None:

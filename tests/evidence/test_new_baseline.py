@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.evidence.arms import reigning_record
-from harness.evidence.records import history, lineage, load_record
+from harness.evidence.records import history, lineage, load_record, reigning
 from harness.evidence.verifications import check_verifications
 from leaderboard import own
 from tests.evidence.board import Board
@@ -41,7 +40,7 @@ def test_it_is_raced_against_the_baseline_and_filed_as_one(tuned: Board) -> None
 
 
 def test_it_reigns_only_where_no_other_record_does(tuned: Board) -> None:
-    assert reigning_record(tuned.where) == history(tuned.where)[1]
+    assert reigning(tuned.where) == history(tuned.where)[1]
     tuned.submit(tuned.submission("next", 0.7))
     fourth = load_record(history(tuned.where)[3])
     assert fourth.parent == load_record(history(tuned.where)[1]).id
@@ -52,7 +51,7 @@ def test_it_reigns_only_where_no_other_record_does(tuned: Board) -> None:
 def test_among_baselines_alone_the_latest_reigns(board: Board) -> None:
     board.submit(board.submission("adamw", 1.0))
     submit_as_baseline(board, board.submission("tuned", 0.9))
-    assert reigning_record(board.where) == history(board.where)[1]
+    assert reigning(board.where) == history(board.where)[1]
 
 
 def test_speed_ups_are_told_over_the_latest_baseline(tuned: Board) -> None:
