@@ -32,6 +32,7 @@ from leaderboard.export import contents
 from leaderboard.frames import every_of
 from leaderboard.lifelines import Lifeline, lifelines
 from leaderboard.store import Board, Row, Store, from_content
+from leaderboard.tuned import Tuned, tuned
 
 HERE = Path(__file__).parent
 ASSETS = ("style.css", "board.js")
@@ -39,12 +40,13 @@ ASSETS = ("style.css", "board.js")
 
 @dataclass(frozen=True)
 class Content:
-    """All that the site shows, as of one day: the board, the frames to download, the sources of records, baselines."""
+    """All that the site shows, as of one day: the board, frames to download, sources of records, what was tuned."""
 
     store: Store
     frames: Mapping[str, pd.DataFrame]
     sources: Mapping[str, Submission]
     baselines: list[Baseline]
+    tuned: list[Tuned]
     as_of: str | None = None
 
 
@@ -64,7 +66,8 @@ def read(records: Path = RECORDS, as_of: str | None = None) -> Content:
     known = own.read(records, as_of)
     found = every_of(known, as_of)
     sources = {one.name: one.submission for one in known.records if one.submission}
-    return Content(from_content(contents(found)), found, sources, baselines(), as_of)
+    store = from_content(contents(found))
+    return Content(store, found, sources, baselines(), tuned(store.attempts), as_of)
 
 
 def build(out: Path, content: Content) -> int:
@@ -125,7 +128,7 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
         {"charts": {page.folder: pictures.progress(page, f"{page.folder}/") for page in pages}},
     )
     yield "rules.html", "rules.html", {"rules": RULES}
-    yield "attempts.html", "attempts.html", {"attempts": store.attempts}
+    yield "attempts.html", "attempts.html", {"attempts": store.attempts, "tuned": content.tuned}
     yield "compare.html", "compare.html", {}
     for page in pages:
         yield from _board_pages(store, page, content.sources)

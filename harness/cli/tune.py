@@ -91,9 +91,12 @@ def _print_progress(progress: Progress) -> None:
 
 def _print_best(tuning: Tuning) -> None:
     from harness.tuning.design import best
+    from harness.tuning.equal_budget import equal_budget, sentence
 
     for trial in best(tuning.table.of_stage("search"), 1):
         changed = {name: value for name, value in trial.job.hparams.items() if value != tuning.design.declared[name]}
         settings = " ".join(f"--set {name}={value}" for name, value in changed.items())
         output.line(f"best of the search: {trial.val_loss:.4f}, number {trial.job.number}: {settings or 'as declared'}")
+    if found := equal_budget(tuning):
+        output.line(sentence(found))
     output.line(f"trials: {Path(tuning.table.path)}")

@@ -125,27 +125,37 @@ class BestOf:
 def expected_best(losses: Sequence[float | None], generator_seed: int = 0) -> BestOf:
     """E[lowest of k] under the empirical distribution of n trials (Dodge et al., "Show Your Work", EMNLP 2019).
 
-    P(lowest of k <= the i-th smallest) = 1 - (1 - i/n)^k. A failed trial counts as the worst loss there is. The band
-    is the percentile bootstrap over trials. Raises ValueError where no trial finished.
+    A failed trial counts as the worst loss there is. The band is the percentile bootstrap over trials. Raises
+    ValueError where no trial finished.
     """
-    judged = [loss for loss in losses if loss is not None]
-    if not judged:
-        raise ValueError("losses: no trial finished")
-    values = np.array([max(judged) if loss is None else loss for loss in losses])
+    values = judged_or_worst(losses)
     generator = np.random.default_rng(generator_seed)
     resampled = generator.choice(values, (BOOTSTRAP_SAMPLES, len(values)))
     low, high = np.quantile(_expected_best(resampled), BAND, axis=0)
     return BestOf(_expected_best(values[None])[0], low, high)
 
 
+def judged_or_worst(losses: Sequence[float | None]) -> FloatArray:
+    """The losses, a failed trial as the worst there is. Raises ValueError where no trial finished."""
+    judged = [loss for loss in losses if loss is not None]
+    if not judged:
+        raise ValueError("losses: no trial finished")
+    return np.array([max(judged) if loss is None else loss for loss in losses])
+
+
+def chances_of_lowest(values: int, draws: Sequence[int]) -> FloatArray:
+    """The probability that the lowest of some draws, with replacement, is the i-th smallest value.
+
+    float64 [numbers of draws, values]. P(lowest of k <= the i-th smallest of n) = 1 - (1 - i/n)^k.
+    """
+    rank = np.arange(values + 1) / values
+    return np.diff(1 - (1 - rank) ** np.array(draws)[:, None], axis=1)
+
+
 def _expected_best(values: FloatArray) -> FloatArray:
     """float64 [samples, n] to [samples, n]: column k - 1 is the expected lowest of k."""
-    ordered = np.sort(values, axis=1)
-    count = ordered.shape[1]
-    rank = np.arange(count + 1) / count
-    trials = np.arange(1, count + 1)[:, None]
-    below = 1 - (1 - rank) ** trials  # [k, n + 1]: probability that the lowest of k is among the first i
-    return ordered @ np.diff(below, axis=1).T
+    count = values.shape[1]
+    return np.sort(values, axis=1) @ chances_of_lowest(count, range(1, count + 1)).T
 
 
 def run_noise(table: TrialTable) -> float | None:

@@ -21,7 +21,7 @@ from harness.submission import Submission
 from harness.tuning.design import SEED_LIMIT
 from harness.tuning.dispatch import Dispatcher, Place
 from harness.tuning.protocol import FOLDER
-from harness.tuning.trials import Job, Trial, TrialTable
+from harness.tuning.trials import BUDGET, Job, Trial, TrialTable
 from harness.tuning.tune import working_folder
 
 BUDGET_FILE = "budget.csv"
@@ -165,7 +165,7 @@ class BudgetSearch:
         if problem:
             place = f"{self.submission.folder}/submission.toml: hparams.{self.name}"
             raise UserError(f"{place}: {problem}", "widen the range, or set the target within reach")
-        jobs = [Job("budget", 0, _seed(index), hparams) for index in range(ask.runs)]
+        jobs = [Job(BUDGET, 0, _seed(index), hparams) for index in range(ask.runs)]
         missing = [job for job in jobs if self.table.find(job.hparams, job.seed) is None]
         first = len(self.table.trials)
         return [replace(job, number=first + index) for index, job in enumerate(missing)]

@@ -27,6 +27,7 @@ from harness.tuning.analysis import (
     run_noise,
     smallest_difference,
 )
+from harness.tuning.equal_budget import equal_budget, sentence
 from harness.tuning.protocol import FOLDER, STAGES
 from harness.tuning.trials import Hparams
 from harness.tuning.tune import Tuning
@@ -42,6 +43,7 @@ class Report:
     """The sections of the report. Raises UserError where nothing was run."""
 
     def __init__(self, tuning: Tuning) -> None:
+        self._tuning = tuning
         self._design, self._table, self._protocol = tuning.design, tuning.table, tuning.protocol
         self._folder = tuning.submission.folder / FOLDER
         self._submission = tuning.submission
@@ -77,9 +79,9 @@ class Report:
         """The report in Markdown."""
         sections = [
             self._head(), self._left_on_the_table(), self._confirmation(), self._cost(), self._tuning_curve(),
-            self._finalists(), self._curves_section(), self._pairs(), self._checks_section(),
+            self._equal_budget(), self._finalists(), self._curves_section(), self._pairs(), self._checks_section(),
         ]  # fmt: skip
-        return "\n\n".join(sections) + "\n"
+        return "\n\n".join(section for section in sections if section) + "\n"
 
     def _head(self) -> str:
         task = self._submission.task
@@ -181,6 +183,10 @@ class Report:
             "learn from the earlier ones, it describes the set of trials and not the order. A failed trial counts as "
             "the worst."
         )
+
+    def _equal_budget(self) -> str:
+        found = equal_budget(self._tuning)
+        return f"## Beside AdamW at an equal budget\n\nThe {sentence(found)}." if found else ""
 
     def _finalists(self) -> str:
         found = finalists(self._design, self._table)

@@ -20,11 +20,13 @@ from harness.bundle import write_atomically
 from harness.core.files import read_file
 from harness.errors import UserError
 from harness.submission import Submission, Value
+from harness.tuning.protocol import STAGES
 
 MAX_TABLE_BYTES = 16 << 20
 BEFORE = ("stage", "number", "seed")
 AFTER = ("val_loss", "status", "seconds", "run_id", "source")
 JUDGED = "judged"
+BUDGET = "budget"  # the stage of trials that look for the smallest budget; the others are the protocol's
 
 Hparams = Mapping[str, Value]
 
@@ -131,6 +133,8 @@ class TrialTable:
     def _trial(self, row: dict[str, str]) -> Trial:
         hparams = {name: hparam.parse(row[name]) for name, hparam in self._declared.items()}
         job = Job(row["stage"], int(row["number"]), int(row["seed"]), hparams)
+        if job.stage not in (*STAGES, BUDGET):
+            raise ValueError(f"stage {job.stage!r} is none of {', '.join((*STAGES, BUDGET))}")
         loss = float(row["val_loss"]) if row["val_loss"] else None
         if (loss is not None) != (row["status"] == JUDGED):
             raise ValueError(f"a loss stands with status {JUDGED}, and only there")

@@ -89,6 +89,7 @@ def test_a_spoiled_storage_is_told_with_its_remedy(made_up: Path, tmp_path: Path
     [
         ("stage,number", "stage,nr", "its columns are not the declared hyperparameters"),
         ("scout,0,", "scout,zero,", "line 2: not a trial"),
+        ("scout,0,", "scuot,0,", "line 2: not a trial: stage 'scuot' is none of scout, search"),
         (",judged,", ",,", "a loss stands with status judged"),
         ("\nscout,1,", "\nscout,1\nscout,1,", "line 3"),
     ],
