@@ -10,6 +10,7 @@ next counts for the line.
 from __future__ import annotations
 
 import datetime
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -85,11 +86,7 @@ def lifelines(
     without a date counts as of the day of the one before it.
     """
     rows = dated(records)
-    known = [
-        row | {"people": people_of(row["authors"])}
-        for row in rows
-        if as_of is None or row["date"] is None or row["date"] <= as_of
-    ]
+    known = _Records([row for row in rows if as_of is None or row["date"] is None or row["date"] <= as_of])
     born = [method for method in methods if not _after(method["introduced_on"], as_of)]
     successors: dict[str, list[str]] = {}
     for method in born:
@@ -124,11 +121,31 @@ def people_of(credits: Iterable[str]) -> list[str]:
     return [who for who in credits if not who.lower().startswith(SYSTEMS) and who.lower() not in GROUPS]
 
 
+class _Records:
+    """Records by number: a board of a thousand has as many methods, each of which asks which records it stood in."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        counted = [row | {"people": people_of(row["authors"])} for row in rows if row["kind"] in COUNTED_KINDS]
+        self._counted = sorted(counted, key=lambda row: row["number"])
+        self._numbers = [row["number"] for row in self._counted]
+        self.authors: dict[int, set[str]] = {}
+        for row in rows:
+            self.authors.setdefault(row["number"], set()).update(row["authors"])
+
+    def stood(self, spans: list[tuple[Event, Event | None]], first: int) -> list[dict[str, Any]]:
+        """The counted records from number `first` on in which any of the spans stood."""
+        places: set[int] = set()
+        for begin, end in spans:
+            low = bisect_left(self._numbers, max(first, begin.record))
+            places.update(range(low, bisect_left(self._numbers, end.record) if end else len(self._numbers)))
+        return [self._counted[place] for place in sorted(places)]
+
+
 def _lifeline(
     method: dict[str, Any],
     by_id: dict[str, dict[str, Any]],
     successors: dict[str, list[str]],
-    known: list[dict[str, Any]],
+    known: _Records,
     as_of: str | None,
 ) -> Lifeline:
     kin: list[str] = []
@@ -161,22 +178,14 @@ def _stood(method: dict[str, Any], as_of: str | None) -> tuple[Event, Event | No
     return Event(method["introduced"], method["introduced_on"]), end
 
 
-def _span(spans: list[tuple[Event, Event | None]], known: list[dict[str, Any]]) -> Span:
+def _span(spans: list[tuple[Event, Event | None]], known: _Records) -> Span:
     """The records after the first introduction at which any of the spans stood."""
     introduced = min((begin for begin, _ in spans), key=lambda event: event.record)
     ends = [end for _, end in spans]
     dropped = None if None in ends else max((end for end in ends if end), key=lambda event: event.record)
-
-    def stood_at(number: int) -> bool:
-        return any(begin.record <= number and (end is None or number < end.record) for begin, end in spans)
-
-    meanwhile = [
-        row
-        for row in known
-        if row["kind"] in COUNTED_KINDS and row["number"] > introduced.record and stood_at(row["number"])
-    ]
+    meanwhile = known.stood(spans, introduced.record + 1)
     people = list(dict.fromkeys(who for row in meanwhile for who in row["people"]))
-    introducers = {who for row in known if row["number"] == introduced.record for who in row["authors"]}
+    introducers = known.authors.get(introduced.record, set())
     besides = sum(who not in introducers for who in people)
     return Span(introduced, dropped, [row["number"] for row in meanwhile], people, besides)
 

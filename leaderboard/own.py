@@ -23,6 +23,7 @@ from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read
 from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, DecidedCampaign
 from harness.evidence.records import (
     ATTEMPTS,
+    RECORD,
     SUBMISSION,
     VERIFICATIONS,
     Record,
@@ -112,11 +113,13 @@ def records(known: History) -> list[Row]:
     """Every record, board by board; its speed-up over the latest baseline is a product of races."""
     rows: list[Row] = []
     code: dict[str, dict[str, list[str]]] = {}
+    boards: dict[str, dict[str, Record]] = {}
     for one in known.records:
-        board = [other for other in known.records if other.board == one.board]
+        boards.setdefault(one.board, {})[one.record.id] = one.record
+    for one in known.records:
         code[one.record.id] = lines_of_code(one.submission.files) if one.submission else {}
         parent = code.get(one.record.parent or "", {})
-        rows.append({**_record(one), **_speedup(one.record, board), **_lines(code[one.record.id], parent)})
+        rows.append({**_record(one), **_speedup(one.record, boards[one.board]), **_lines(code[one.record.id], parent)})
     return rows
 
 
@@ -244,11 +247,10 @@ def _record(one: OwnRecord) -> Row:
     }  # fmt: skip
 
 
-def _speedup(record: Record, board: list[OwnRecord]) -> Row:
+def _speedup(record: Record, board: Mapping[str, Record]) -> Row:
     """Over the latest baseline of its board: the races from the first record to this one over those to the baseline."""
-    races = {one.record.id: one.record for one in board}
-    baseline = [one.record for one in board if one.record.kind == "baseline"][-1]
-    own, other = _races_to(record, races), _races_to(baseline, races)
+    baseline = [one for one in board.values() if one.kind == "baseline"][-1]
+    own, other = _races_to(record, board), _races_to(baseline, board)
     up = [race for name, race in own.items() if name not in other]
     down = [race for name, race in other.items() if name not in own]
     if not up and not down:
@@ -258,10 +260,19 @@ def _speedup(record: Record, board: list[OwnRecord]) -> Row:
     return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
 
 
-def _races_to(record: Record, known: Mapping[str, Record]) -> dict[str, RatioEstimate]:
-    """The races of its lineage by the records that they made, from the first record on."""
-    before = _races_to(known[record.parent], known) if record.parent else {}
-    return before | ({record.id: record.estimate} if record.estimate else {})
+def _races_to(record: Record, board: Mapping[str, Record]) -> dict[str, RatioEstimate]:
+    """The races of its lineage by the records that they made, back to the first record. Raises UserError."""
+    races = {}
+    while True:
+        if record.estimate:
+            races[record.id] = record.estimate
+        if record.parent is None:
+            return races
+        parent = board.get(record.parent)
+        if parent is None or parent.id >= record.id:
+            what = f"{record.id}/{RECORD}: parent: {record.parent} is no earlier record of its board"
+            raise UserError(what, RESTORE)
+        record = parent
 
 
 def _lines(code: dict[str, list[str]], before: dict[str, list[str]]) -> Row:

@@ -113,9 +113,12 @@ def _same_machine(row: Row, parent: Row) -> bool:
     return all(row[name] is not None and row[name] == parent[name] for name in ("machine", "gpus"))
 
 
+_LEXER, _FORMATTER = DiffLexer(), HtmlFormatter(nowrap=True)  # making a formatter takes longer than most diffs
+
+
 def highlighted(diff: list[str]) -> Markup:
     """A unified diff as HTML; Pygments escapes what is in it."""
-    return Markup(highlight("\n".join(diff), DiffLexer(), HtmlFormatter(nowrap=True)))
+    return Markup(highlight("\n".join(diff), _LEXER, _FORMATTER))
 
 
 def _said(board: Board, row: Row) -> str:

@@ -1,0 +1,43 @@
+"""Own records as rows: long chains, and parents that are not there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import UserError
+from leaderboard import own
+from tests.evidence.board import Board
+
+LONG = 999  # what three digits number: about as deep as Python lets functions call themselves
+
+
+def numbered(known: own.History, count: int) -> own.History:
+    """The last record again and again, each raced against the one before."""
+    first, last = known.records[0], known.records[-1]
+    board, records = first.board, [first]
+    for number in range(2, count + 1):
+        name = f"{board}/{number:03d}-again"
+        record = last.record.model_copy(update={"id": name, "parent": records[-1].record.id})
+        records.append(replace(last, place=name, record=record))
+    return replace(known, records=records)
+
+
+def test_a_chain_may_be_long(raced: Board) -> None:
+    known = own.read(raced.where.records)
+    gain = known.records[-1].record.ratio
+    assert gain is not None
+    rows = own.records(numbered(known, LONG))
+    assert len(rows) == LONG
+    assert rows[1]["speedup"] == pytest.approx(gain.ratio)
+    assert rows[10]["speedup"] == pytest.approx(gain.ratio**10)
+
+
+@pytest.mark.parametrize("parent", ["toy/cpu-1thread/009-gone", "toy/cpu-1thread/003-again"])
+def test_a_parent_that_is_no_earlier_record_is_named(raced: Board, parent: str) -> None:
+    known = numbered(own.read(raced.where.records), 3)
+    last = known.records[-1]
+    known.records[-1] = replace(last, record=last.record.model_copy(update={"parent": parent}))
+    with pytest.raises(UserError, match=rf"003-again/record\.json: parent: {parent} is no earlier record"):
+        own.records(known)
