@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := torch==2.13.0
 WORKERS ?= 2
+# Tests run on every core; `auto` would leave hyperthreads idle.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install baseline test test-all lint format lock tune tune-report check submit verify board clean
@@ -29,12 +31,12 @@ baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide; R
 
 test: $(READY) lint  ## The test suite and the linters (under 15 minutes)
 	@sh tools/install-chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(READY) lint  ## Longer fuzzing, the full fault table and a real baseline run too (under 60 minutes)
 	@sh tools/install-chromium.sh
 	@$(BIN)/speedrun data prepare gcide
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest $(PARALLEL) -m ''
 
 lint: $(READY)  ## Ruff and mypy
 	$(BIN)/ruff check .
