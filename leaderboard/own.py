@@ -32,7 +32,7 @@ from harness.evidence.records import (
 )
 from harness.evidence.verdict import CampaignVerdict, read_verdict
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
-from harness.statistics import Interval, RatioEstimate, chain_product
+from harness.statistics import Interval, RatioEstimate, Slope, chain_product
 from harness.submission import Submission, load_submission
 from leaderboard.lines import changed_lines, lines_of_code
 
@@ -116,10 +116,12 @@ def records(known: History) -> list[Row]:
     boards: dict[str, dict[str, Record]] = {}
     for one in known.records:
         boards.setdefault(one.board, {})[one.record.id] = one.record
+    over = {name: product for board in boards.values() for name, product in _over_baseline(board).items()}
     for one in known.records:
         code[one.record.id] = lines_of_code(one.submission.files) if one.submission else {}
         parent = code.get(one.record.parent or "", {})
-        rows.append({**_record(one), **_speedup(one.record, boards[one.board]), **_lines(code[one.record.id], parent)})
+        speedup = _speedup(over[one.record.id], one.record.slope)
+        rows.append({**_record(one), **speedup, **_lines(code[one.record.id], parent)})
     return rows
 
 
@@ -247,32 +249,57 @@ def _record(one: OwnRecord) -> Row:
     }  # fmt: skip
 
 
-def _speedup(record: Record, board: Mapping[str, Record]) -> Row:
-    """Over the latest baseline of its board: the races from the first record to this one over those to the baseline."""
+def _over_baseline(board: Mapping[str, Record]) -> dict[str, RatioEstimate | None]:
+    """Of each record of a board the product of the races from the latest baseline to it; None for that baseline.
+
+    Where the baseline is no forebear, the races from the first record to this one over those to the baseline.
+    """
     baseline = [one for one in board.values() if one.kind == "baseline"][-1]
-    own, other = _races_to(record, board), _races_to(baseline, board)
-    up = [race for name, race in own.items() if name not in other]
-    down = [race for name, race in other.items() if name not in own]
-    if not up and not down:
+    to_baseline = _races_to(baseline, board)
+    over: dict[str, RatioEstimate | None] = {baseline.id: None}
+    for record in board.values():
+        parent = _parent(record, board)
+        if record.id in over:
+            continue
+        if parent and record.estimate and parent.id in over and parent.id >= baseline.id:
+            before = over[parent.id]
+            races = [before, record.estimate] if before else [record.estimate]
+        else:
+            own = _races_to(record, board)
+            down = [race for name, race in to_baseline.items() if name not in own]
+            races = [race for name, race in own.items() if name not in to_baseline]
+            races += [replace(race, log_ratio=-race.log_ratio, loss_gain=-race.loss_gain) for race in down]
+        over[record.id] = chain_product(races) if races else None
+    return over
+
+
+def _speedup(product: RatioEstimate | None, slope: Slope) -> Row:
+    if product is None:
         return {"speedup": 1.0}
-    inverse = [replace(race, log_ratio=-race.log_ratio, loss_gain=-race.loss_gain) for race in down]
-    product = chain_product([*up, *inverse]).interval(record.slope, LEVEL)
-    return {"speedup": product.ratio, "speedup_low": product.low, "speedup_high": product.high}
+    interval = product.interval(slope, LEVEL)
+    return {"speedup": interval.ratio, "speedup_low": interval.low, "speedup_high": interval.high}
 
 
 def _races_to(record: Record, board: Mapping[str, Record]) -> dict[str, RatioEstimate]:
     """The races of its lineage by the records that they made, back to the first record. Raises UserError."""
-    races = {}
-    while True:
-        if record.estimate:
-            races[record.id] = record.estimate
-        if record.parent is None:
-            return races
-        parent = board.get(record.parent)
-        if parent is None or parent.id >= record.id:
-            what = f"{record.id}/{RECORD}: parent: {record.parent} is no earlier record of its board"
-            raise UserError(what, RESTORE)
-        record = parent
+    races: dict[str, RatioEstimate] = {}
+    lineage: Record | None = record
+    while lineage:
+        if lineage.estimate:
+            races[lineage.id] = lineage.estimate
+        lineage = _parent(lineage, board)
+    return races
+
+
+def _parent(record: Record, board: Mapping[str, Record]) -> Record | None:
+    """Raises UserError where it is no earlier record of the board."""
+    if record.parent is None:
+        return None
+    parent = board.get(record.parent)
+    if parent is None or parent.id >= record.id:
+        what = f"{record.id}/{RECORD}: parent: {record.parent} is no earlier record of its board"
+        raise UserError(what, RESTORE)
+    return parent
 
 
 def _lines(code: dict[str, list[str]], before: dict[str, list[str]]) -> Row:

@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import UserError
 from leaderboard import charts, columns, site, store
@@ -283,3 +285,11 @@ def test_two_own_records_differ_by_methods_hyperparameters_and_source(raced: Rac
     assert found["methods"] == {"first": [], "second": ["rope", "smear"]}
     assert found["hparams"] == {} and found["facts"]["score"] == [a["score"], b["score"]]
     assert "+LAST = 1" in found["source"] and "+++ b/train.py" in found["source"]
+
+
+@given(st.sets(st.integers(1, 60)))
+def test_ranges_hold_the_numbers_and_shorten_unbroken_rows(numbers: set[int]) -> None:
+    found = site.ranges(sorted(numbers))
+    assert [number for first, last in found for number in range(first, last + 1)] == sorted(numbers)
+    assert all(last != first + 1 for first, last in found)
+    assert len(found) <= len(numbers)
