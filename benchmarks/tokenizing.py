@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiktoken
 
-from harness.core.data.documents import read_gcide
 from harness.core.data.gpt2 import gpt2_encoding
+from harness.core.data.reading import read_batches, read_gcide
 from harness.core.data.shards import write_shard
 from harness.core.data.sources import fetch
-from harness.core.data.text import Place, cut, read_batches
+from harness.core.data.text import DOCUMENTS_PER_BATCH, Place, cut
 from harness.core.data.workers import encode_batches
 from harness.core.task import Task, load_task
 from harness.machine import fingerprint
@@ -71,9 +71,8 @@ def to_shards(task: Task, folder: Path, workers: int) -> Took:
     """From parquet files to the last shard on disk. The wall-clock counts from the first batch that is back."""
     assert task.hub is not None
     began = clocks()
-    encoded = encode_batches(
-        read_batches(task.hub, folder / "parquet", 0), folder / "gpt2.tiktoken", task.tokenizer, workers
-    )
+    batches = read_batches(task.hub, folder / "parquet", 0, DOCUMENTS_PER_BATCH)
+    encoded = encode_batches(batches, folder / "gpt2.tiktoken", task.tokenizer, workers)
     first = next(encoded)
     started = time.perf_counter()
     for number, (tokens, _) in enumerate(cut(chain([first], encoded), SHARD_TOKENS, Place())):

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from harness.core.data.gpt2 import gpt2_encoding
 from harness.core.data.hub import missing_shards, place_shard, require_room, wanted_shards
 from harness.core.data.locking import exclusive
 from harness.core.data.prepare import Prepared, Progress, shard_problem
+from harness.core.data.reading import read_batches
 from harness.core.data.shards import TOKEN, replace_whole, write_shard
 from harness.core.data.workers import Encoded, encode_batches
 from harness.core.files import parse_json, read_file
@@ -73,9 +73,9 @@ def _tokenize(
     staging = folder / STAGING
     places = _read_places(staging, task, text)[: wanted.index(missing[0]) + 1]
     on_progress(f"tokenizing from document {places[-1].document:,} on, with {text.workers} processes")
-    batches = read_batches(hub, text.parquet, places[-1].document)
+    batches = read_batches(hub, text.parquet, places[-1].document, DOCUMENTS_PER_BATCH)
     vocabulary = data_dir / "downloads" / task.tokenizer.file
-    with closing(encode_batches(batches, vocabulary, task.tokenizer, text.workers)) as encoded:
+    with closing(batches), closing(encode_batches(batches, vocabulary, task.tokenizer, text.workers)) as encoded:
         for shard, (tokens, after) in zip(
             wanted[len(places) - 1 :], cut(encoded, hub.shard_tokens, places[-1]), strict=False
         ):
@@ -115,37 +115,6 @@ def cut(encoded: Iterator[Encoded], shard_tokens: int, start: Place) -> Iterator
         place, skip = replace(place, document=place.document + len(ends)), max(0, skip - len(batch.tokens))
     if filled:
         yield buffer[:filled], Place(place.document, 0)
-
-
-def read_batches(hub: Hub, parquet: Path | None, start: int) -> Iterator[list[str]]:
-    """The documents from number `start` on, in order, in lists. Raises UserError."""
-    from datasets import load_dataset
-
-    options: dict[str, Any] = {"split": "train", "streaming": True, "columns": [hub.text.column]}
-    source = str(parquet) if parquet else f"{hub.text.repository}, {hub.text.name}"
-    try:
-        if parquet is not None:
-            files = sorted(str(path) for path in parquet.rglob("*.parquet"))
-            if not files:
-                raise UserError(f"{parquet}: holds no .parquet files", "give --parquet the dataset's folder")
-            rows = load_dataset("parquet", data_files=files, **options)
-        else:
-            rows = load_dataset(hub.text.repository, name=hub.text.name, **options)
-        for batch in rows.skip(start).iter(batch_size=DOCUMENTS_PER_BATCH):
-            documents = batch[hub.text.column]
-            if any(not isinstance(document, str) for document in documents):
-                raise UserError(f"{source}: column {hub.text.column!r} is not text in every row", "see [hub.text]")
-            yield documents
-    except UserError:
-        raise
-    # The libraries behind `datasets` raise errors of a dozen kinds, for the network, for files and for formats.
-    except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise UserError(
-            f"{source}: the text cannot be read: {said}",
-            "check the connection and $HF_ENDPOINT, then say the same again, which goes on at the last whole shard; "
-            "or fetch the parquet files elsewhere and name their folder with --parquet",
-        ) from None
 
 
 def _write(task: Task, folder: Path, staging: Path, shard: Shard, tokens: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from harness.core.data import text as making
 from harness.core.data.gpt2 import gpt2_encoding
 from harness.core.data.hub import write_lock
 from harness.core.data.prepare import verify
-from harness.core.data.text import Place, Text, cut, prepare_from_text, read_batches
+from harness.core.data.reading import read_batches
+from harness.core.data.text import Place, Text, cut, prepare_from_text
 from harness.core.data.workers import Encoded, encode_batches, encode_documents
 from harness.core.task import Task, load_task
 from harness.errors import UserError
@@ -83,7 +85,7 @@ def test_an_interrupted_call_is_taken_up_at_the_missing_shard(
     prepare_from_text(locked, data_dir(corpus), 2, text, silent)
     started = []
     reading = making.read_batches
-    monkeypatch.setattr(making, "read_batches", lambda *rest: started.append(rest[-1]) or reading(*rest))
+    monkeypatch.setattr(making, "read_batches", lambda *rest: started.append(rest[2]) or reading(*rest))
     messages: list[str] = []
     assert prepare_from_text(locked, data_dir(corpus), None, text, messages.append).built
     (begin,) = started
@@ -127,15 +129,15 @@ def test_parquet_files_of_no_use_are_named(content: bytes | None, message: str, 
     if content is not None:
         (tmp_path / "a.parquet").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(read_batches(FINEWEB.hub, tmp_path, 0))
+        list(read_batches(FINEWEB.hub, tmp_path, 0, 8))
 
 
 def test_the_text_is_streamed_from_the_hub_too(corpus: HubCorpus, tmp_path: Path) -> None:
     code = (
         "import json, sys\n"
-        "from harness.core.data.text import read_batches\n"
+        "from harness.core.data.reading import read_batches\n"
         "from harness.core.task import load_task\n"
-        "batches = read_batches(load_task('fineweb-small').hub, None, int(sys.argv[1]))\n"
+        "batches = read_batches(load_task('fineweb-small').hub, None, int(sys.argv[1]), 8)\n"
         "print(json.dumps([document for batch in batches for document in batch]))"
     )
     with running({TEXT: corpus.text}) as text_hub:
@@ -147,6 +149,31 @@ def test_the_text_is_streamed_from_the_hub_too(corpus: HubCorpus, tmp_path: Path
             assert json.loads(done.stdout.splitlines()[-1]) == corpus.documents[start:]
         assert any("sample/10BT" in line for line in text_hub.log)
         assert COPY not in "".join(text_hub.log)
+
+
+def test_who_reads_a_part_only_ends_well(parquet: Path) -> None:
+    """In the process that reads, pyarrow aborts at its end; whoever asked must not."""
+    code = (
+        "import sys, pathlib\n"
+        "from harness.core.data.reading import read_batches\n"
+        "from harness.core.task import load_task\n"
+        "batches = read_batches(load_task('fineweb-small').hub, pathlib.Path(sys.argv[1]), 0, 4)\n"
+        "print(len(next(batches)))"
+    )
+    command = [sys.executable, "-c", code, str(parquet)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "4\n", "")
+
+
+def test_a_reader_that_is_killed_is_named(parquet: Path) -> None:
+    batches = read_batches(FINEWEB.hub, parquet, 0, 1)
+    next(batches)
+    (reader,) = multiprocessing.active_children()
+    reader.kill()
+    with pytest.raises(UserError, match="the process that reads the text was ended from outside"):
+        for _ in batches:
+            pass
 
 
 @given(st.text(max_size=200))
