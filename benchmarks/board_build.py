@@ -21,12 +21,13 @@ from typing import Any
 
 from harness.campaign import SEED_LIMIT
 from harness.core.task import load_task
-from harness.evidence.arms import Side, Where
 from harness.evidence.course import JUDGED, RunLine
+from harness.evidence.filing import file_record
 from harness.evidence.folder import Campaign, create_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration
 from harness.evidence.race import plan_baseline, plan_race
-from harness.evidence.records import file_record, history
+from harness.evidence.records import history
+from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import keep_verdict
 from harness.frozen import core_digest
 from harness.machine import fingerprint

@@ -25,9 +25,9 @@ import numpy as np
 
 from harness.campaign import Request, run_once
 from harness.core.task import hardware_class
-from harness.evidence.arms import Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, RUNS, VERDICT, read_campaign
+from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.machine import fingerprint
 from harness.paths import BASELINES, DATA

@@ -17,19 +17,11 @@ from typing import Any
 from harness.core.task import Task, load_task
 from harness.errors import UserError
 from harness.evidence.ablations import ABLATION, ABLATIONS, Ablation, read_ablation
-from harness.evidence.arms import Where
 from harness.evidence.course import JUDGED, Ending, RunLine
 from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, DecidedCampaign
-from harness.evidence.records import (
-    ATTEMPTS,
-    RECORD,
-    SUBMISSION,
-    VERIFICATIONS,
-    Record,
-    history,
-    load_record,
-)
+from harness.evidence.records import ATTEMPTS, RECORD, SUBMISSION, VERIFICATIONS, Record, history, load_record
+from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, read_verdict
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
 from harness.statistics import Interval, RatioEstimate, Slope, chain_product

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 from pygments import highlight
@@ -11,11 +11,9 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import DiffLexer
 
 from leaderboard import charts
+from leaderboard.board_page import BoardPage
 from leaderboard.charts import Line, Mark, Rule
 from leaderboard.store import Board, Row
-
-if TYPE_CHECKING:
-    from leaderboard.site import BoardPage
 
 FULL = (1080, 358)  # widths on a desk and on a phone
 HALF = (530, 358)  # where two charts stand side by side on a desk

@@ -28,11 +28,12 @@ from harness.text import clean
 from harness.tuning.protocol import FOLDER
 from leaderboard import columns, downloads, own, pictures, worth
 from leaderboard.baseline import Baseline, baselines
+from leaderboard.board_page import BoardPage, board_page
 from leaderboard.compare import source_diff
 from leaderboard.export import contents
 from leaderboard.frames import every_of
-from leaderboard.lifelines import Lifeline, lifelines
-from leaderboard.store import Board, Row, Store, from_content
+from leaderboard.lifelines import Lifeline
+from leaderboard.store import Row, Store, from_content
 from leaderboard.tuned import Tuned, tuned
 
 HERE = Path(__file__).parent
@@ -51,17 +52,6 @@ class Content:
     as_of: str | None = None
 
 
-@dataclass(frozen=True)
-class BoardPage:
-    """A board with all that its pages show; `folder` is its place in the site."""
-
-    board: Board
-    folder: str
-    records: list[Row]
-    best: Row | None
-    lifelines: list[Lifeline]
-
-
 def read(records: Path = RECORDS, as_of: str | None = None) -> Content:
     """What there is to show, from the records themselves. Raises UserError for what cannot be read."""
     known = own.read(records, as_of)
@@ -75,7 +65,7 @@ def build(out: Path, content: Content) -> int:
     """Writes the site into a folder, which is made; returns the number of pages. Raises OSError where it cannot."""
     content = replace(content, store=printable(content.store))
     store = content.store
-    pages = [_board_page(store, board) for board in store.boards.values()]
+    pages = [board_page(store, board) for board in store.boards.values()]
     environment = _environment()
     tuned_first = sorted(content.baselines, key=lambda baseline: not baseline.stages)
     environment.globals |= {"boards": pages, "baselines": tuned_first, "as_of": content.as_of}
@@ -178,12 +168,6 @@ def _board_pages(
 def _is_without(attempt: Row, page: BoardPage, line: Lifeline) -> bool:
     """Whether an attempt raced the reigning record without a method that it had."""
     return attempt["board"] == page.board.name and line.id in (attempt["methods_dropped"] or ())
-
-
-def _board_page(store: Store, board: Board) -> BoardPage:
-    rows = store.records_of(board.name)
-    lines = lifelines(store.methods_of(board.name), rows)
-    return BoardPage(board, board.name.replace("/", "-"), rows, store.reigning(board.name), lines)
 
 
 def _environment() -> jinja2.Environment:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from harness.evidence.ablations import Cost
-    from harness.evidence.arms import Where
+    from harness.evidence.sides import Where
 
 Method = Annotated[str | None, typer.Option("--method", metavar="M", help="Only this method.")]
 DropSet = Annotated[str | None, typer.Option("--drop", metavar="A,B", help="These methods together.")]
@@ -42,11 +42,12 @@ def ablate(
     from harness.cli.ablation_view import print_ablations
     from harness.errors import UserError
     from harness.evidence.ablations import ablation_under_way, droppable, new_ablation, read_ablation, require_droppable
-    from harness.evidence.arms import Where, submission_folder
+    from harness.evidence.arms import submission_folder
     from harness.evidence.folder import VERDICT
     from harness.evidence.locks import require_idle_machine
     from harness.evidence.records import load_record, submission_of_record
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.machine import fingerprint
 
     if method is not None and drop is not None:

@@ -25,11 +25,12 @@ def calibrate(
     from harness.cli import campaigns
     from harness.core.data.prepare import require_prepared
     from harness.core.task import hardware_class, load_task
-    from harness.evidence.arms import Side, Where, submission_folder
+    from harness.evidence.arms import submission_folder
     from harness.evidence.calibration import BLOCKS, QUICK_BLOCKS, plan_calibration
     from harness.evidence.folder import create_campaign
     from harness.evidence.locks import require_idle_machine
     from harness.evidence.series import Places
+    from harness.evidence.sides import Side, Where
     from harness.machine import fingerprint
     from harness.submission import load_submission
 

@@ -23,8 +23,8 @@ from harness.cli.campaign_view import (
 )
 from harness.errors import UserError
 from harness.evidence.ablations import ABLATIONS, keep_ablation
-from harness.evidence.arms import Where
 from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
+from harness.evidence.filing import file_record
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
 from harness.evidence.plans import (
     CANDIDATE,
@@ -35,8 +35,9 @@ from harness.evidence.plans import (
     DecidedCampaign,
 )
 from harness.evidence.race import settled_after, time_left
-from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, file_record
+from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS
 from harness.evidence.series import Interrupted, Places, carry_on
+from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
 from harness.evidence.verifications import Verification, keep_verification
 from harness.statistics import Verdict

@@ -32,8 +32,8 @@ RECORDS_DIR = RECORDS
 
 def submission_folder(word: str, task: str = DEFAULT_TASK, hardware: str = DEFAULT_CLASS) -> Path:
     """The folder that SUB names: a path, a name under submissions/, `baseline`, `best`, or a record. UserError."""
-    from harness.evidence.arms import Where
     from harness.evidence.arms import submission_folder as named_folder
+    from harness.evidence.sides import Where
 
     return named_folder(word, Where(task, hardware))
 

@@ -36,13 +36,14 @@ def race(
     from harness.cli import campaigns
     from harness.core.data.prepare import require_prepared
     from harness.core.task import hardware_class, load_task
-    from harness.evidence.arms import Where, sides_of_race
+    from harness.evidence.arms import sides_of_race
     from harness.evidence.calibration import calibration_for
     from harness.evidence.folder import create_campaign
     from harness.evidence.locks import require_idle_machine
     from harness.evidence.plans import CANDIDATE, REFERENCE
     from harness.evidence.race import plan_race
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.machine import fingerprint
 
     hardware_class(hardware)

@@ -25,8 +25,8 @@ def verify(
 ) -> None:
     """Recompute all records, attempts, verifications and ablations. Exit code 1 where one differs."""
     from harness.evidence.ablations import check_ablations
-    from harness.evidence.arms import Where
-    from harness.evidence.records import check_records
+    from harness.evidence.record_checks import check_records
+    from harness.evidence.sides import Where
     from harness.evidence.verifications import check_verifications
 
     if not records_dir.is_dir():

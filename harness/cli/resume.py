@@ -20,9 +20,9 @@ def resume(
 ) -> None:
     """Go on with a campaign where it stopped. No finished run is repeated; a killed one is, with its seed."""
     from harness.cli import campaigns
-    from harness.evidence.arms import Where
     from harness.evidence.folder import read_campaign
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
 
     folder = campaigns.find(campaign, runs_dir, records_dir)
     if not as_json:

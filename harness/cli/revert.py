@@ -12,8 +12,8 @@ from harness.errors import UserError
 from harness.paths import SUBMISSIONS
 
 if TYPE_CHECKING:
-    from harness.evidence.arms import Where
     from harness.evidence.reverts import Change
+    from harness.evidence.sides import Where
     from harness.tuning.dispatch import Place
     from harness.tuning.trials import Trial
 
@@ -46,10 +46,11 @@ def revert(
     """
     from harness.cli.submit import attempt
     from harness.core.task import hardware_class
-    from harness.evidence.arms import Where, submission_folder
+    from harness.evidence.arms import submission_folder
     from harness.evidence.records import load_record, reigning, submission_of_record
     from harness.evidence.reverts import candidate_of
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.submission import load_submission
     from harness.tuning.dispatch import Place
 

@@ -10,8 +10,8 @@ from harness.cli import options, output
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.evidence.arms import Where
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.evidence.verdict import CampaignVerdict
     from harness.submission import Submission
 
@@ -35,8 +35,8 @@ def submit(
     beats the present baseline becomes the baseline over which every record's speed-up is told.
     """
     from harness.core.task import hardware_class, load_task
-    from harness.evidence.arms import Where
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.submission import load_submission
 
     hardware_class(hardware)

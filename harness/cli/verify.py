@@ -11,7 +11,7 @@ from harness.cli import options, output
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.evidence.arms import Where
+    from harness.evidence.sides import Where
 
 
 def verify(
@@ -35,10 +35,10 @@ def verify(
 
     from harness.cli import campaigns
     from harness.errors import UserError
-    from harness.evidence.arms import Where
     from harness.evidence.locks import require_idle_machine
     from harness.evidence.records import history, load_record
     from harness.evidence.series import Places
+    from harness.evidence.sides import Where
     from harness.evidence.verifications import plan_verification
     from harness.machine import fingerprint
 

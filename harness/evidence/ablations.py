@@ -21,22 +21,14 @@ from harness.campaign import data_digest
 from harness.checks.statements import BUDGET, Difference, Statements, first_lines, python_files
 from harness.core.task import Strict
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, AblationCampaign, Arm, Digest, Text
 from harness.evidence.race import plan_race
-from harness.evidence.records import (
-    MAX_RECORD_BYTES,
-    RESTORE,
-    Checked,
-    differences,
-    history,
-    load_record,
-    submission_of_record,
-    verdict_problems,
-)
+from harness.evidence.record_checks import Checked, differences, verdict_problems
+from harness.evidence.records import MAX_RECORD_BYTES, RESTORE, history, load_record, submission_of_record
+from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.frozen import core_digest
 from harness.machine import Machine

@@ -11,47 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.task import Task
 from harness.errors import UserError
-from harness.paths import BASELINES, RECORDS, SUBMISSIONS
-from harness.submission import Submission, load_submission
+from harness.evidence.records import reigning
+from harness.evidence.sides import Side, Where
+from harness.paths import BASELINES, SUBMISSIONS
+from harness.submission import load_submission
 
 BASELINE = "baseline"
 BEST = "best"
 RECORD_WORD = re.compile(r"(?P<task>[a-z0-9-]+)/(?P<hardware>[A-Za-z0-9-]+)/(?P<number>[0-9]{3})(?:-[a-z0-9-]+)?")
 NAMES_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Side:
-    """A submission with methods dropped and hyperparameters set; both are known to be declared."""
-
-    word: str
-    submission: Submission
-    dropped: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The submission's own name; that of the record where it is filed as one."""
-        folder = self.submission.folder
-        return folder.parent.name if folder.name == "submission" else folder.name
-
-    def __post_init__(self) -> None:
-        self.submission.methods(list(self.dropped))
-        self.submission.hparams(list(self.settings))
-
-
-@dataclass(frozen=True)
-class Where:
-    """In which task and hardware class `baseline` and `best` are looked up, and where the records lie."""
-
-    task: str
-    hardware: str
-    records: Path = RECORDS
 
 
 def submission_folder(word: str, where: Where) -> Path:
@@ -63,8 +35,6 @@ def submission_folder(word: str, where: Where) -> Path:
         known = _names(BASELINES / "adamw", "*/submission.toml")
         raise UserError(f"{word}: the task {where.task} has no baseline", f"tasks that have one: {known}")
     if word == BEST:
-        from harness.evidence.records import reigning  # which itself knows a board by its Where
-
         if (record := reigning(where)) is not None:
             return record / "submission"
         what = f"{word}: there is no record yet for {where.task} on {where.hardware}"

@@ -8,12 +8,13 @@ from typing import Any
 
 from harness.campaign import data_digest
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where, submission_folder
+from harness.evidence.arms import submission_folder
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import plan_baseline, plan_race
 from harness.evidence.records import ATTEMPTS, SUBMISSION, load_record, reigning
+from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import read_verdict
 from harness.frozen import core_digest
 from harness.machine import Machine

@@ -15,12 +15,12 @@ import numpy as np
 from harness.bundle import write_atomically
 from harness.campaign import SEED_LIMIT
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where
 from harness.evidence.course import JUDGED, Course, RunLine
 from harness.evidence.folder import CALIBRATION, Campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import Calibration, CalibrationCampaign, ScheduledRun
 from harness.evidence.series import arm_of, conditions
+from harness.evidence.sides import Side, Where
 from harness.machine import Machine
 from harness.paths import BASELINES
 from harness.references import REFERENCE_FILE, load_references

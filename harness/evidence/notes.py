@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from harness.evidence.records import Record, RecordMethod
+from harness.statistics import Interval
 from harness.submission import Value
-
-if TYPE_CHECKING:
-    from harness.evidence.records import Record, RecordMethod
-    from harness.statistics import Interval
 
 FIGURES = "<!-- figures: written by speedrun, checked by `speedrun records verify` -->"
 END_OF_FIGURES = "<!-- end of figures -->"

@@ -13,7 +13,6 @@ from typing import Any
 from harness.campaign import SEED_LIMIT
 from harness.core.task import Task, hardware_class
 from harness.errors import UserError
-from harness.evidence.arms import Side
 from harness.evidence.course import Block, Course, Ending, RunLine
 from harness.evidence.plans import (
     CANDIDATE,
@@ -26,6 +25,7 @@ from harness.evidence.plans import (
     ScheduledRun,
 )
 from harness.evidence.series import arm_of, conditions
+from harness.evidence.sides import Side
 from harness.machine import Machine
 from harness.statistics import (
     CPU_MINIMUM_RATIO,

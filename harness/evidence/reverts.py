@@ -19,10 +19,10 @@ from harness.core.owned import PREFIX, TemporaryFolder
 from harness.core.task import Strict, Task, hardware_class
 from harness.dropping import BY_HAND, MANIFEST, source_without, with_field, without_tables
 from harness.errors import UserError
-from harness.evidence.arms import Where
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import Digest, Text
 from harness.evidence.records import MAX_RECORD_BYTES, history, load_record, submission_of_record
+from harness.evidence.sides import Where
 from harness.submission import Submission, Value, load_submission
 from harness.tuning.adopt import with_defaults
 from harness.tuning.protocol import FOLDER

@@ -21,11 +21,11 @@ from harness.campaign import Request, data_digest, plain_name
 from harness.core.files import read_file
 from harness.core.task import Task
 from harness.errors import UserError
-from harness.evidence.arms import Side
 from harness.evidence.course import JUDGED, Course, Ending, RunLine, Slot
 from harness.evidence.folder import LOCK, Campaign
 from harness.evidence.locks import held, timing_alone
 from harness.evidence.plans import Arm, CampaignPlan
+from harness.evidence.sides import Side
 from harness.frozen import core_digest, frozen_versions
 from harness.journal import Entry, Journal
 from harness.machine import Machine, fingerprint

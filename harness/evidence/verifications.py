@@ -17,24 +17,22 @@ from scipy import stats
 from harness.bundle import write_atomically
 from harness.core.task import Strict
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
 from harness.evidence.race import decide_campaign, plan_race, plan_repetition, timed_run
+from harness.evidence.record_checks import Checked, differences, verdict_problems
 from harness.evidence.records import (
     MAX_RECORD_BYTES,
     RESTORE,
     VERIFICATIONS,
-    Checked,
-    differences,
     history,
     lineage,
     load_record,
     submission_of_record,
-    verdict_problems,
 )
+from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import verdict_of
 from harness.machine import Machine
 from harness.statistics import Interval, Verdict, chain_product, compare_with_direct

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from harness.campaign import Request
 from harness.cli.main import app
 from harness.errors import UserError
-from harness.evidence.arms import Where
 from harness.evidence.calibration import write_calibration
-from harness.evidence.records import check_records
+from harness.evidence.record_checks import check_records
+from harness.evidence.sides import Where
 from tests.conftest import Toy
 from tests.evidence.fake import FakeRunner, Given, calibration
 from tests.toy_submission import MANIFEST, SCRIPT, write_submission

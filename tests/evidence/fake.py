@@ -13,11 +13,11 @@ from typing import Any
 
 from harness.bundle import RunRecord, write_bundle
 from harness.campaign import Request, data_digest
-from harness.evidence.arms import Side
 from harness.evidence.folder import Campaign, create_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Calibration, RaceCampaign
 from harness.evidence.race import plan_race
 from harness.evidence.series import Places
+from harness.evidence.sides import Side
 from harness.frozen import core_digest
 from harness.journal import Journal
 from harness.machine import fingerprint

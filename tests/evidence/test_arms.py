@@ -9,8 +9,9 @@ import pytest
 
 from harness.core.task import load_task
 from harness.errors import UserError
-from harness.evidence.arms import Side, Where, sides_of_race, submission_folder
+from harness.evidence.arms import sides_of_race, submission_folder
 from harness.evidence.records import reigning
+from harness.evidence.sides import Side, Where
 from harness.paths import BASELINES, SUBMISSIONS
 from harness.submission import load_submission
 from tests.conftest import Toy

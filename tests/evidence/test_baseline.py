@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from harness.campaign import Request
-from harness.evidence.arms import Side
 from harness.evidence.folder import create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE
 from harness.evidence.race import plan_baseline, settled_after
 from harness.evidence.series import Places, carry_on
+from harness.evidence.sides import Side
 from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.statistics import Verdict
 from harness.submission import load_submission

@@ -16,7 +16,6 @@ from harness import review
 from harness.campaign import Request
 from harness.errors import UserError
 from harness.evidence import calibration as calibration_module
-from harness.evidence.arms import Side, Where
 from harness.evidence.calibration import (
     calibrate,
     calibration_for,
@@ -30,6 +29,7 @@ from harness.evidence.folder import Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CalibrationCampaign
 from harness.evidence.race import plan_race
 from harness.evidence.series import Places, carry_on
+from harness.evidence.sides import Side, Where
 from harness.paths import BASELINES
 from harness.statistics import Slope, sequential_plan
 from harness.submission import load_submission

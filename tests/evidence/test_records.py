@@ -13,7 +13,7 @@ import pytest
 from harness.checks import check
 from harness.cli import campaigns
 from harness.errors import UserError
-from harness.evidence import records
+from harness.evidence.record_checks import MAX_FILE_BYTES
 from harness.evidence.records import history, load_record
 from tests.evidence.board import Board
 from tests.evidence.fake import HOLDOUT_GAP
@@ -31,7 +31,7 @@ def test_records_follow_one_another(chain: Board) -> None:
     assert {path.name for path in second.iterdir()} == {
         "record.json", "submission", "plan.json", "runs.jsonl", "verdict.json", "notes.md",
     }  # fmt: skip
-    assert (second / "runs.jsonl").stat().st_size < records.MAX_FILE_BYTES
+    assert (second / "runs.jsonl").stat().st_size < MAX_FILE_BYTES
     notes = (second / "notes.md").read_text()
     assert "| holdout | +0.0125 nats per token against validation, in one run; decides nothing |" in notes
     assert "# speed 0.8" in notes and "toy/cpu-1thread/001-adamw" in notes
@@ -150,7 +150,7 @@ def test_a_record_of_an_older_schema_is_brought_up_to_date(chain: Board, monkeyp
         return {**table, "title": title, "schema_version": 1}
 
     edit(folder / "record.json", age)
-    monkeypatch.setattr(records, "UPGRADES", {0: upgrade})
+    monkeypatch.setattr("harness.evidence.records.UPGRADES", {0: upgrade})
     assert load_record(folder) == now
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from harness.checks import statements
 from harness.evidence.ablations import check_ablations
-from harness.evidence.arms import Where
 from harness.evidence.calibration import calibration_for, write_calibration
 from harness.evidence.folder import read_campaign
 from harness.evidence.plans import DecidedCampaign
 from harness.evidence.race import settled_after
-from harness.evidence.records import check_records, history, load_record
+from harness.evidence.record_checks import check_records
+from harness.evidence.records import history, load_record
 from harness.evidence.series import carry_on
+from harness.evidence.sides import Where
 from harness.evidence.verdict import keep_verdict, read_verdict, verdict_of
 from tests.conftest import Toy
 from tests.evidence.board import Board
