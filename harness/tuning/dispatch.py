@@ -22,6 +22,8 @@ from harness.tuning.worker import Answer, Order
 # Nothing of these is the fault of the hyperparameters: the trial is run again.
 REPEATED = {Failure.SUSPENDED, Failure.INTERRUPTED, Failure.JUDGE_CRASH}
 MOST_ATTEMPTS = 3
+# May be that of a machine that does something else: the trial is run once more, and the second time counts.
+TIMEOUTS = {Failure.TIMEOUT, Failure.HOST_TIMEOUT}
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,10 @@ class Dispatcher:
         if "error" in table:
             raise UserError(table["error"], table["remedy"])
         answer = Answer(**table)
-        if answer.status in REPEATED:
-            if worker.attempt == MOST_ATTEMPTS:
-                what = f"trial {worker.job.stage} {worker.job.number}: {answer.status}, {MOST_ATTEMPTS} times"
-                raise UserError(f"{what}: {answer.message}", f"see run {answer.run_id}; the same command goes on")
+        if answer.status in REPEATED and worker.attempt == MOST_ATTEMPTS:
+            what = f"trial {worker.job.stage} {worker.job.number}: {answer.status}, {MOST_ATTEMPTS} times"
+            raise UserError(f"{what}: {answer.message}", f"see run {answer.run_id}; the same command goes on")
+        if answer.status in REPEATED or (answer.status in TIMEOUTS and worker.attempt == 1):
             self._launch(worker.job, worker.cores, worker.attempt + 1)
             return
         self._free.append(worker.cores)

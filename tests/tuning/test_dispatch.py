@@ -73,9 +73,21 @@ def test_not_for_ever(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_failed_run_is_a_result_without_a_loss(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeWorkers(monkeypatch, lambda order: answer(None, "timeout", "run-9"))
+    workers = FakeWorkers(monkeypatch, lambda order: answer(None, "not-finite", "run-9"))
     done = dispatch(toy, tmp_path)
-    assert {(trial.val_loss, trial.status, trial.run_id) for trial in done} == {(None, "timeout", "run-9")}
+    assert {(trial.val_loss, trial.status, trial.run_id) for trial in done} == {(None, "not-finite", "run-9")}
+    assert len(workers.orders) == len(JOBS)
+
+
+@pytest.mark.parametrize("status", ["timeout", "model-host-timeout"])
+def test_a_time_out_counts_the_second_time(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    said = iter([answer(None, status), answer(3.5), *[answer(None, status)] * 2, *[answer(3.5)] * 3])
+    workers = FakeWorkers(monkeypatch, lambda order: next(said))
+    done = dispatch(toy, tmp_path)
+    assert [trial.val_loss for trial in done] == [3.5, None, 3.5, 3.5, 3.5]
+    assert workers.orders[0] == workers.orders[1] and len(workers.orders) == 7
 
 
 @pytest.mark.parametrize(
