@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 
-# `make test` draws the first number for each of the ten kinds of file; `make test-all` 100,000 cases in all.
+# `make test` draws the first number for each of fifteen readers; `make test-all` more than 100,000 cases in all.
 sizes = pytest.mark.parametrize("cases", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+sizes_of_commands = pytest.mark.parametrize("cases", [100, pytest.param(1000, marks=pytest.mark.slow)])  # 50 ms each
 
 PIECES = [
     b"=", b"[", b"]", b"{", b"}", b'"', b"'''", b"\n", b"\r\n", b"\r", b"\0", b"\xef\xbb\xbf", b"\xff\xfe",

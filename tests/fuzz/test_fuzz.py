@@ -33,7 +33,7 @@ from harness.paths import BASELINES
 from harness.references import REFERENCE_FILE
 from harness.submission import load_submission
 from tests.conftest import Toy
-from tests.fuzz.strategies import allowed, as_json, as_toml, retold, search, sizes, values, wounded
+from tests.fuzz.strategies import allowed, as_json, as_toml, retold, search, sizes, sizes_of_commands, values, wounded
 from tests.fuzz.valid import RUN_JSON
 from tests.journal.chains import fill, forge
 from tests.toy_submission import MANIFEST, SCRIPT
@@ -70,7 +70,7 @@ def test_run_json(tmp_path: Path, cases: int) -> None:
     search(cases, wounded(as_json(RUN_JSON)) | retold(RUN_JSON).map(as_json) | values.map(as_json), read)
 
 
-@sizes
+@sizes_of_commands
 def test_the_board_of_a_foreign_runs_folder(tmp_path: Path, cases: int) -> None:
     (tmp_path / "a").mkdir()
     shown = ("run_id", "seed", "reason", "state", "val_loss", "target", "seconds", "tokens", "trust")
