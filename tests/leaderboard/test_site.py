@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -293,3 +294,16 @@ def test_ranges_hold_the_numbers_and_shorten_unbroken_rows(numbers: set[int]) ->
     assert [number for first, last in found for number in range(first, last + 1)] == sorted(numbers)
     assert all(last != first + 1 for first, last in found)
     assert len(found) <= len(numbers)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(on: bool) -> None:
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with pytest.raises(ZeroDivisionError), site.collector_paused():
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was_on else gc.disable)()
