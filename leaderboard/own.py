@@ -241,12 +241,14 @@ def _record(one: OwnRecord) -> Row:
     }  # fmt: skip
 
 
-def _over_baseline(board: Mapping[str, Record]) -> dict[str, RatioEstimate | None]:
+def _over_baseline(board: dict[str, Record]) -> dict[str, RatioEstimate | None]:
     """Of each record of a board the product of the races from the latest baseline to it; None for that baseline.
 
     Where the baseline is no forebear, the races from the first record to this one over those to the baseline.
     """
-    baseline = [one for one in board.values() if one.kind == "baseline"][-1]
+    baseline = next((one for one in reversed(board.values()) if one.kind == "baseline"), None)
+    if baseline is None:
+        raise UserError(f"{next(iter(board))}: its board has no baseline, which is record 001", RESTORE)
     to_baseline = _races_to(baseline, board)
     over: dict[str, RatioEstimate | None] = {baseline.id: None}
     for record in board.values():

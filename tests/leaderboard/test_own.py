@@ -41,3 +41,9 @@ def test_a_parent_that_is_no_earlier_record_is_named(raced: Board, parent: str) 
     known.records[-1] = replace(last, record=last.record.model_copy(update={"parent": parent}))
     with pytest.raises(UserError, match=rf"003-again/record\.json: parent: {parent} is no earlier record"):
         own.records(known)
+
+
+def test_a_board_without_its_baseline_is_named(raced: Board) -> None:
+    known = own.read(raced.where.records)
+    with pytest.raises(UserError, match="002-rope: its board has no baseline, which is record 001"):
+        own.records(replace(known, records=known.records[1:]))
