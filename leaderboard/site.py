@@ -56,7 +56,7 @@ class Content:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Objects are made here to be kept; looking for garbage among them takes a quarter of the time of a large board."""
+    """Objects are made here to be kept: looking for garbage among them takes longer the more records there are."""
     was_on = gc.isenabled()
     gc.disable()
     try:
