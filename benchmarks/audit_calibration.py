@@ -39,7 +39,7 @@ from harness.core.model_host import import_submission
 from harness.core.protocol import Context, TaskFacts
 from harness.core.run import Settings
 from harness.core.scoring import SLOTS, Windows, score
-from harness.core.slots import Slots, slot_bytes
+from harness.core.slots import Slots, sealed_memory, slot_bytes
 from harness.core.task import hardware_class
 from harness.machine import fingerprint
 from harness.paths import BASELINES, DATA, RUNS
@@ -110,8 +110,7 @@ class LocalHost:
     """A model that answers from slots, as a model host does."""
 
     def __init__(self, model: nn.Module, count: int, batch: int, length: int, columns: int) -> None:
-        descriptor = os.memfd_create("slots")
-        os.ftruncate(descriptor, count * slot_bytes(batch, length, columns))
+        descriptor = sealed_memory(count * slot_bytes(batch, length, columns))
         self.slots = Slots(descriptor, count, batch, length, columns)
         os.close(descriptor)
         self._model = model

@@ -93,7 +93,7 @@ while (message := channel.receive(descriptors=True)) is not None:
     if message.kind == "load":
         batch, length = fields["batch"], fields["length"]
         channel.send("loaded")
-        channel.send("columns", count=64)
+        channel.send("columns", count=64, dtype="float32")
     elif message.kind == "slots":
         slots = Slots(message.descriptors[0], fields["count"], batch, length, fields["columns"])
     elif message.kind == "forward":

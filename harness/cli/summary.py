@@ -57,6 +57,8 @@ def print_summary(finished: Finished, submission: Path) -> None:
     for label, value in _facts(record):
         output.line(f"{label:<16} {value}")
     output.line(f"{'bundle':<16} {finished.folder}")
+    if detour := (record.judgement or {}).get("detour"):
+        output.warn(f"warning: judging took long: its logits went through host memory ({detour})")
     for warning in record.warnings:
         output.warn(f"warning: {warning['text']}; remedy: {warning['remedy']}")
     _print_flags(record)

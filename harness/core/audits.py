@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import Answerer, Windows, token_nats
-from harness.core.slots import Slots
+from harness.core.slots import Slots, float32
 from harness.core.task import Audit
 
 NEAR = 8  # positions before a cut on which nats gained are looked at: what reads ahead gains there first
@@ -107,15 +108,16 @@ class ShadowAudit:
         """Whether this batch has audited rows."""
         return index in self.chosen
 
-    def take(self, index: int, logits: np.ndarray) -> None:
-        """Keeps the audited rows of a batch with scored logits [B, T, V]; asks the shadow host when it has enough."""
+    def take(self, index: int, logits: Any) -> None:
+        """Keeps the audited rows of a batch's scored logits [B, T, V], an array or a tensor. With enough rows the
+        shadow host is asked."""
         batch, length = self._windows.shape
         targets = self._windows.targets(index)
         for row in (place % batch for place in self.chosen[index]):
             own = targets[row * length : (row + 1) * length]  # fewer in the last row that is scored
             uncut = self._random.random() < UNCUT_ROWS
             cut = length if uncut else int(self._random.integers(1, length + 1))
-            scored = logits[row, : min(cut, len(own))].copy()
+            scored = float32(logits[row, : min(cut, len(own))])
             self._waiting.append(Kept(index, row, cut, scored, own[:cut].astype(np.int64)))
             if len(self._waiting) == batch:
                 self._ask()
@@ -161,7 +163,7 @@ class ShadowAudit:
         self._slots.tokens[0][:] = inputs
         self._host.forward(0)
         self._host.wait(0)
-        return self._slots.logits[0][kept.row, : len(kept.scored)].copy()
+        return self._slots.rows(0, kept.row, len(kept.scored))
 
     # Comparing
 
@@ -172,7 +174,7 @@ class ShadowAudit:
         asked, self._asked = self._asked, None
         self._host.wait(0)
         for place, kept in zip(asked.places, asked.kept, strict=True):
-            self._compare(kept, self._slots.logits[0][place, : len(kept.scored)].copy())
+            self._compare(kept, self._slots.rows(0, place, len(kept.scored)))
 
     def _compare(self, kept: Kept, shadow: np.ndarray) -> None:
         differences = _differences(kept.scored, shadow)

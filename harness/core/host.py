@@ -16,6 +16,7 @@ from harness.core.failures import Failure, RunFailed
 from harness.core.printed import OUT_OF_MEMORY, ended_how
 from harness.core.protocol import Channel, Context, Listener, Message, ProtocolError, plain_text
 from harness.core.sandbox import Sandbox
+from harness.core.slots import Slots
 from harness.core.weights import MAX_TENSORS, TensorSpec, WeightsError
 
 POLL_SECONDS = 0.2
@@ -79,8 +80,8 @@ class ModelHost:
         self.load_cpu_seconds = self._child.cpu_seconds() - self._cpu_before
         return specs, self._field(message, "digest", str)
 
-    def load(self, weights: int, batch: int, length: int) -> int:
-        """Loads sealed weights and answers one blank batch: the number of columns of the logits."""
+    def load(self, weights: int, batch: int, length: int) -> tuple[int, str]:
+        """Loads sealed weights and answers one blank batch: the number of columns of the logits, and their dtype."""
         self._send("load", [weights], batch=batch, length=length)
         self._receive("loaded")
         loaded = self._child.cpu_seconds()
@@ -89,11 +90,11 @@ class ModelHost:
         self._blank_cpu_seconds = self._cpu_seconds - loaded
         self.load_cpu_seconds = self._cpu_seconds - self._cpu_before
         self._loading = False
-        return self._field(answer, "count", int)
+        return self._field(answer, "count", int), self._field(answer, "dtype", str)
 
-    def share(self, descriptor: int, count: int, columns: int) -> None:
-        """Hands over the shared memory of the slots (see slots.py)."""
-        self._send("slots", [descriptor], count=count, columns=columns)
+    def share(self, slots: Slots, columns: int) -> None:
+        """Hands over the shared memory of the slots."""
+        self._send("slots", slots.descriptors, count=len(slots.tokens), columns=columns, dtype=slots.dtype)
 
     def forward(self, slot: int) -> None:
         """Asks for the logits of the tokens in a slot; they are there when `wait(slot)` returns."""

@@ -9,7 +9,6 @@ It prints one JSON line per event: progress, and at the end either a judgement o
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -37,7 +36,7 @@ from harness.core.printed import Printed, ended_how
 from harness.core.protocol import Context
 from harness.core.sandbox import Sandbox
 from harness.core.scoring import SLOTS, Windows, nats, score
-from harness.core.slots import Slots, slot_bytes
+from harness.core.slots import Slots, sealed_memory, slot_bytes
 from harness.core.task import Task, load_task
 from harness.core.weights import private_copy
 from harness.errors import UserError
@@ -86,6 +85,7 @@ class Judgement:
     audit_seconds: float  # what the audit took beyond that; the rest of it ran beside the scoring
     host_load_cpu_seconds: float
     host_extra_cpu_seconds: float  # of the dearest batch beyond the median one
+    detour: str | None  # why the logits of a model on a GPU went through host memory
     audit: AuditReport
 
 
@@ -100,8 +100,8 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         host = stack.enter_context(closing(_launch(job, task, JUDGING_HOSTS[0], job.cpus)))
         # On the judge's own cores: it works while the scoring goes on.
         shadow = stack.enter_context(closing(_launch(job, task, JUDGING_HOSTS[1], sorted(os.sched_getaffinity(0)))))
-        slots = _load(host, job, task, SLOTS)
-        shadow_slots = _load(shadow, job, task, 1)
+        slots, columns, detour = _load(host, job, task, SLOTS)
+        shadow_slots = _load(shadow, job, task, 1)[0]
         tolerance = task.audit.tolerance["cpu" if job.context["device"] == "cpu" else "cuda"]
         audit = ShadowAudit(task.audit, tolerance, shadow, shadow_slots, windows, secrets.randbelow(2**31))
         scoring_began = time.monotonic()
@@ -114,17 +114,18 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         val_loss=total / windows.scored,
         bits_per_byte=total / math.log(2) / text_bytes if text_bytes else None,
         tokens=windows.scored,
-        columns=slots.logits[0].shape[2],
+        columns=columns,
         seconds=round(time.monotonic() - began, 3),
         scoring_seconds=round(scored - scoring_began, 3),
         audit_seconds=round(time.monotonic() - scored, 3),
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
         host_extra_cpu_seconds=round(host.extra_cpu_seconds, 3),
+        detour=detour,
         audit=report,
     )
 
 
-def _nats_on(device: str) -> Callable[[np.ndarray, np.ndarray], float]:
+def _nats_on(device: str) -> Callable[[Any, np.ndarray], float]:
     """What sums the nats of a batch where the run's device is. Only a GPU's needs torch, and Triton."""
     if device == "cpu":
         return nats
@@ -145,12 +146,12 @@ def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
     return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus, build_frozen=True)
 
 
-def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:
-    """Builds and loads the model, and shares as many slots with its host."""
+def _load(host: ModelHost, job: Job, task: Task, count: int) -> tuple[Slots, int, str | None]:
+    """Builds and loads the model, and shares as many slots with its host: slots, columns, why they take a detour."""
     host.build()
     weights = private_copy(job.weights)
     try:
-        columns = host.load(weights, job.batch, job.length)
+        columns, dtype = host.load(weights, job.batch, job.length)
     finally:
         os.close(weights)
     vocabulary = task.tokenizer.vocab_size
@@ -160,13 +161,19 @@ def _load(host: ModelHost, job: Job, task: Task, count: int) -> Slots:
             f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
             f"{MAX_COLUMN_FACTOR} times as many are allowed",
         )
-    descriptor = os.memfd_create("slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(descriptor, count * slot_bytes(job.batch, job.length, columns))
-    # A host that could shrink it would make reading it fatal.
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    slots = Slots(descriptor, count, job.batch, job.length, columns)
-    host.share(descriptor, count, columns)
-    return slots
+    slots, detour = _make_slots(job.context["device"], (count, job.batch, job.length, columns), dtype)
+    host.share(slots, columns)
+    return slots, columns, detour
+
+
+def _make_slots(device: str, shape: tuple[int, int, int, int], dtype: str) -> tuple[Slots, str | None]:
+    """Slots of (count, batch, length, columns) where the run's device is."""
+    if device == "cpu":
+        count, *slot = shape
+        return Slots(sealed_memory(count * slot_bytes(*slot)), *shape), None
+    from harness.core import gpu_slots
+
+    return gpu_slots.make_slots(*shape, dtype)
 
 
 def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]) -> dict[str, Any]:

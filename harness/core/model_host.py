@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from harness.core import weights
@@ -56,14 +57,18 @@ def serve(channel: Channel) -> None:
             model.eval()
             channel.send("loaded")
             blank = torch.full((batch, length), settings.task.end_of_text, device=settings.device)
-            channel.send("columns", count=_forward(model, blank).shape[2])
+            logits = _forward(model, blank)
+            channel.send("columns", count=logits.shape[2], dtype=str(logits.dtype).removeprefix("torch."))
+            del logits
         elif message.kind == "slots":
-            slots = Slots(message.descriptors[0], fields["count"], batch, length, fields["columns"])
-            os.close(message.descriptors[0])
+            shape = (fields["count"], batch, length, fields["columns"])
+            slots = _open(settings.device, message.descriptors, shape, fields["dtype"])
+            for descriptor in message.descriptors:
+                os.close(descriptor)
         elif message.kind == "forward":
             assert slots is not None
             tokens = torch.from_numpy(slots.tokens[fields["slot"]].copy()).to(settings.device)
-            torch.from_numpy(slots.logits[fields["slot"]]).copy_(_forward(model, tokens))
+            _put(_forward(model, tokens), slots.logits[fields["slot"]])
             channel.send("done", slot=fields["slot"])
 
 
@@ -80,6 +85,20 @@ def _build(settings: Settings, source: str | None) -> Any:
                 "begin with model = run.frozen_model() and change the values of its parameters only"
             )
     return model
+
+
+def _open(device: str, descriptors: list[int], shape: tuple[int, int, int, int], dtype: str) -> Slots:
+    if device == "cpu":
+        return Slots(descriptors[0], *shape)
+    from harness.core import gpu_slots
+
+    return gpu_slots.open_slots(descriptors, *shape, dtype)
+
+
+def _put(logits: torch.Tensor, place: np.ndarray | torch.Tensor) -> None:
+    (torch.from_numpy(place) if isinstance(place, np.ndarray) else place).copy_(logits)
+    if logits.is_cuda:
+        torch.cuda.synchronize()  # the judge reads them as soon as it hears of them
 
 
 def _tell_build(channel: Channel, model: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Watcher(Protocol):
     """Sees batches beside the scoring: the audit."""
 
     def wants(self, index: int) -> bool: ...
-    def take(self, index: int, logits: np.ndarray) -> None: ...
+    def take(self, index: int, logits: Any) -> None: ...
 
 
 class Windows:
@@ -88,7 +88,7 @@ def nats(logits: np.ndarray, targets: np.ndarray) -> float:
 
 def score(
     host: Answerer, slots: Slots, windows: Windows, order: Sequence[int], watcher: Watcher | None = None,
-    on_batch: Callable[[int], None] = lambda done: None, nats: Callable[[np.ndarray, np.ndarray], float] = nats,
+    on_batch: Callable[[int], None] = lambda done: None, nats: Callable[[Any, np.ndarray], float] = nats,
 ) -> float:  # fmt: skip
     """Total nats over all windows, asked for in `order`; `nats` is what sums a batch. Raises RunFailed."""
     total = 0.0
@@ -102,7 +102,7 @@ def score(
         host.wait(slot)
         # One private copy is scored and audited. Of every batch: were only audited ones copied at once, a host that
         # overwrites its answer a moment later would be seen by the scoring and never by the audit.
-        logits = slots.logits[slot].copy()
+        logits = slots.answer(slot)
         if watcher is not None and watcher.wants(index):
             watcher.take(index, logits)
         targets = windows.targets(index)

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from harness.bundle import read_record
+from harness.campaign import Finished
 from harness.cli.main import app
 from harness.cli.progress import describe_row
-from harness.cli.summary import read_references
+from harness.cli.summary import print_summary, read_references
 from harness.errors import UserError
 from harness.paths import BASELINES, ROOT
 from harness.references import REFERENCE_FILE
@@ -38,6 +40,18 @@ def test_a_run_ends_with_a_summary(toy: Toy, tmp_path: Path) -> None:
     for word in ("validation loss", "target", "wall-clock", "tokens", "trust", "bundle"):
         assert word in done.stdout
     assert "the clock has started" in done.stderr
+
+
+def test_a_detour_of_the_judging_is_named(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submission = write_submission(tmp_path / "bigram")
+    said = json.loads(run_on_toy(toy, tmp_path, submission, "--json").stdout)
+    record = read_record(Path(said["bundle"]) / "run.json")
+    assert record.judgement is not None and record.judgement["detour"] is None
+    print_summary(Finished(record, Path(said["bundle"]), []), submission)
+    assert "host memory" not in capsys.readouterr().err
+    detoured = record.model_copy(update={"judgement": {**record.judgement, "detour": "cuMemCreate: 2"}})
+    print_summary(Finished(detoured, Path(said["bundle"]), []), submission)
+    assert "its logits went through host memory (cuMemCreate: 2)" in capsys.readouterr().err
 
 
 def test_json_is_one_object(toy: Toy, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from harness.core.audits import AuditReport, ShadowAudit
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import SLOTS, Windows, score
-from harness.core.slots import Slots, slot_bytes
+from harness.core.slots import Slots, sealed_memory, slot_bytes
 from harness.core.task import Audit
 from tests.conftest import markov_tokens
 
@@ -37,8 +36,7 @@ class Host:
 
 
 def make_slots(count: int, batch: int) -> Slots:
-    descriptor = os.memfd_create("slots")
-    os.ftruncate(descriptor, count * slot_bytes(batch, LENGTH, COLUMNS))
+    descriptor = sealed_memory(count * slot_bytes(batch, LENGTH, COLUMNS))
     return Slots(descriptor, count, batch, LENGTH, COLUMNS)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from harness.core import judge, scoring
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import SLOTS, Windows, score
-from harness.core.slots import Slots, slot_bytes
+from harness.core.slots import Slots, sealed_memory, slot_bytes
 from tests.conftest import DEVICE, needs_gpu
 from tests.core.test_judge import ToyHost
 
@@ -89,20 +88,22 @@ def test_what_has_no_finite_answer_is_not_finite(row: list[float]) -> None:
 
 def judged(value: float, summed: Callable | None = None) -> float:
     tokens = (np.arange(1001) % 50).astype(np.uint16)
-    descriptor = os.memfd_create("slots")
-    os.ftruncate(descriptor, SLOTS * slot_bytes(3, 7, 64))
+    descriptor = sealed_memory(SLOTS * slot_bytes(3, 7, 64))
     slots = Slots(descriptor, SLOTS, 3, 7, 64)
     windows = Windows(tokens, 3, 7, 0)
     choice = {} if summed is None else {"nats": summed}
     return score(ToyHost(slots, 64, value), slots, windows, range(windows.batches), **choice)
 
 
+def on_device(logits: np.ndarray, targets: np.ndarray) -> float:
+    return gpu_nats.nats(torch.from_numpy(logits).to(DEVICE), targets)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_the_scoring_loop_sums_alike_on_either_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_nats, "CHUNK_BYTES", 5 * 64 * 4)  # a batch goes over in several chunks
-    assert judged(3.0, lambda *batch: gpu_nats.nats(*batch, DEVICE)) == pytest.approx(judged(3.0), rel=1e-6)
+def test_the_scoring_loop_sums_alike_on_either_device() -> None:
+    assert judged(3.0, on_device) == pytest.approx(judged(3.0), rel=1e-6)
     with pytest.raises(RunFailed) as caught:
-        judged(float("nan"), lambda *batch: gpu_nats.nats(*batch, DEVICE))
+        judged(float("nan"), on_device)
     assert caught.value.reason is Failure.NOT_FINITE
 
 

@@ -16,7 +16,7 @@ from harness.core import judge as judge_module
 from harness.core.failures import Failure, RunFailed
 from harness.core.judge import Job, ask_judge
 from harness.core.scoring import SLOTS, Windows, nats, score
-from harness.core.slots import Slots, slot_bytes
+from harness.core.slots import Slots, sealed_memory, slot_bytes
 
 
 def reference_nats(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -71,8 +71,7 @@ class ToyHost:
 
 def judged(columns: int, value: float) -> float:
     tokens = (np.arange(1001) % 50).astype(np.uint16)
-    descriptor = os.memfd_create("slots")
-    os.ftruncate(descriptor, SLOTS * slot_bytes(3, 7, columns))
+    descriptor = sealed_memory(SLOTS * slot_bytes(3, 7, columns))
     slots = Slots(descriptor, SLOTS, 3, 7, columns)
     windows = Windows(tokens, 3, 7, 0)
     total = score(ToyHost(slots, columns, value), slots, windows, range(windows.batches))
