@@ -154,9 +154,8 @@ class Search:
                 self._enter(study, trial)
             elif not proposed.state.is_finished():
                 _tell(study, proposed.number, trial)
-        if not study.get_trials(deepcopy=False):
-            for point in self._starts():
-                study.enqueue_trial(point)
+        for point in self._starts():
+            study.enqueue_trial(point, skip_if_exists=True)
         return study
 
     def _enter(self, study: optuna.Study, trial: Trial) -> None:

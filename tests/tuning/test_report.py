@@ -58,10 +58,23 @@ def test_the_protocol_is_run_through(made_up: Path) -> None:
 def test_the_search_begins_at_the_given_start_and_the_best_scouts(made_up: Path) -> None:
     tuning = fresh(made_up)
     stage = tuning.protocol.stages.search
-    assert stage is not None and len(stage.starts) == 1
+    assert stage is not None and stage.starts
     searched = [{n: t.job.hparams[n] for n in stage.knobs} for t in tuning.table.of_stage("search")]
     scouted = [{n: t.job.hparams[n] for n in stage.knobs} for t in best(tuning.table.of_stage("scout"), 8)]
-    assert searched[:9] == [*stage.starts, *scouted]
+    begun = [*stage.starts, *scouted]
+    assert searched[: len(begun)] == begun
+
+
+def test_a_start_that_is_added_to_a_search_is_its_next_trial(made_up: Path, tmp_path: Path) -> None:
+    tuning = fresh(made_up)
+    stage = tuning.protocol.stages.search
+    assert stage is not None
+    added = {**stage.starts[0], "head_lr": 0.0123}
+    longer = stage.model_copy(update={"trials": stage.trials + 2, "starts": [*stage.starts, added]})
+    search = Search(tuning.design, longer, tuning.table, tmp_path / "search.log")
+    jobs = list(search.jobs())
+    assert [job.number for job in jobs] == [stage.trials, stage.trials + 1]
+    assert [all(job.hparams[name] == value for name, value in added.items()) for job in jobs] == [True, False]
 
 
 def test_a_lost_storage_is_filled_again_from_the_trials(made_up: Path, tmp_path: Path) -> None:
@@ -72,8 +85,9 @@ def test_a_lost_storage_is_filled_again_from_the_trials(made_up: Path, tmp_path:
     assert list(search.jobs()) == []
     known = search._study.get_trials()
     assert [trial.value for trial in known] == [trial.val_loss for trial in tuning.table.of_stage("search")]
-    more = Search(tuning.design, stage.model_copy(update={"trials": 49}), tuning.table, tmp_path / "search.log")
-    assert [job.number for job in more.jobs()] == [48]
+    one_more = stage.model_copy(update={"trials": stage.trials + 1})
+    more = Search(tuning.design, one_more, tuning.table, tmp_path / "search.log")
+    assert [job.number for job in more.jobs()] == [stage.trials]
 
 
 def test_a_spoiled_storage_is_told_with_its_remedy(made_up: Path, tmp_path: Path) -> None:
