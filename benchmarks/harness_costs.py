@@ -165,7 +165,7 @@ def free_rate(batch: int, length: int) -> float:
 def sequential_rate(count: int) -> float:
     """Tokens per second served by the referee to one rank."""
     files = [ShardFile(os.open(path, os.O_RDONLY), len(open_shard(path, None))) for path in SHARDS]
-    server = StreamServer(files, 1, print)
+    server = StreamServer(files, [0], 1, print)
     server.start()
     end: socket.socket = server.child_ends[0]
     return stream_rate(SequentialStream(end, 0, 1, "cpu"), count)

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.bundle import RunRecord, finished_runs, log_text, write_bundle
 from harness.core.data.prepare import require_prepared
-from harness.core.plan import Event, Outcome, Plan
+from harness.core.plan import ONE_NODE, Event, Node, Outcome, Plan
 from harness.core.protocol import plain_text
 from harness.core.referee import Referee
 from harness.core.sandbox import probe
@@ -49,6 +49,7 @@ class Request:
     settings: list[str] = field(default_factory=list)
     judge_holdout: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the journal's first line of the run
+    node: Node = ONE_NODE
 
 
 @dataclass(frozen=True)
@@ -66,41 +67,23 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     Raises UserError. Before it begins, what killed commands left in the runs folder is tidied up.
     """
     submission, task = request.submission, request.submission.task
-    methods = submission.methods(request.dropped)
-    hparams = submission.hparams(request.settings)
-    if request.hardware.device not in task.caps:
-        known = "a CPU" if "cpu" in task.caps else "GPUs"
-        raise UserError(
-            f"{task.name}: has no caps for {request.hardware.name}; it is run on {known}",
-            "name the class with --class, such as cpu-1thread, 1xH100, 8xH100; speedrun doctor lists this machine's",
-        )
-    data_folder = require_prepared(task, request.data_dir)
+    _check(request)
     for killed in clean_up(request.runs_dir):
         on_event(
             Event("note", {"text": f"run {killed} was killed before it ended; its line in the journal says so now"})
         )
     machine, load = fingerprint(), sample_load(LOAD_SAMPLE_SECONDS)
-    trust = probe().level_for(request.hardware.devices)
+    trust = probe().level_for(request.hardware.devices, request.node.count)
     warnings = warnings_before_run(machine, load, request.hardware, trust)
     for warning in warnings:
         on_event(Event("note", {"text": str(warning)}))
-    seed = secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed
-    if not 0 <= seed < SEED_LIMIT:
-        raise UserError(f"--seed {seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
     started = datetime.now(UTC)
-    run_id = f"{started:%Y%m%dT%H%M%S}-{task.name}-{plain_name(submission.name)}-{secrets.token_hex(3)}"
+    run_id = _run_id(request, started)
     with RunFolder(request.runs_dir, run_id) as run_folder:
         folder = run_folder.path
-        submission.snapshot(folder / "source")
-        plan = Plan(
-            task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
-            trust=trust, seed=seed, methods=methods, hparams=hparams,
-            batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
-            rung=probe().rung, judge_holdout=request.judge_holdout,
-            compiled=_compiled_folder(request, methods, hparams),
-        )  # fmt: skip
+        plan = _plan(request, folder, trust)
         facts = {"task": task.name, "submission": submission.digest, "hardware_class": request.hardware.name}
-        run_folder.start(seed=seed, **facts, **request.facts)
+        run_folder.start(seed=plan.seed, **facts, **request.facts)
         referee = Referee(plan, on_event)
         swapped_before = total_swapped_bytes()
         outcome = referee.run()
@@ -112,6 +95,57 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
         run_folder.end(record.reason or record.state, digest, val_loss=record.val_loss, seconds=record.seconds)
     return Finished(record, folder, referee.log.rows)
+
+
+def join(request: Request, on_event: Callable[[Event], None] = lambda event: None) -> Outcome:
+    """Runs the ranks of one node but the first of a run on several: until they have finished, or failed.
+
+    Journal, loss and bundle are the first node's; nothing is kept here. Raises UserError.
+    """
+    _check(request)
+    trust = probe().level_for(request.hardware.devices, request.node.count)
+    with RunFolder(request.runs_dir, _run_id(request, datetime.now(UTC))) as run_folder:
+        return Referee(_plan(request, run_folder.path, trust), on_event).run()
+
+
+def _check(request: Request) -> None:
+    """Raises UserError for what no run can be started with."""
+    task, hardware, node = request.submission.task, request.hardware, request.node
+    if hardware.device not in task.caps:
+        known = "a CPU" if "cpu" in task.caps else "GPUs"
+        raise UserError(
+            f"{task.name}: has no caps for {hardware.name}; it is run on {known}",
+            "name the class with --class, such as cpu-1thread, 1xH100, 8xH100; speedrun doctor lists this machine's",
+        )
+    if hardware.devices % node.count:
+        message = f"--nodes {node.count}: does not divide the {hardware.devices} device(s) of {hardware.name}"
+        raise UserError(message, "the class counts the devices of all nodes, such as 16xH100 for two of eight")
+    if node.count > 1 and request.seed is None:
+        raise UserError("--nodes: the nodes need one seed", "give the same --seed on each")
+    if request.seed is not None and not 0 <= request.seed < SEED_LIMIT:
+        raise UserError(f"--seed {request.seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
+
+
+def _run_id(request: Request, started: datetime) -> str:
+    submission = request.submission
+    return f"{started:%Y%m%dT%H%M%S}-{submission.task.name}-{plain_name(submission.name)}-{secrets.token_hex(3)}"
+
+
+def _plan(request: Request, folder: Path, trust: str) -> Plan:
+    """The plan of a run in this folder, with a copy of the submission in it. Raises UserError."""
+    submission, task = request.submission, request.submission.task
+    methods, hparams = submission.methods(request.dropped), submission.hparams(request.settings)
+    data_folder = require_prepared(task, request.data_dir)
+    submission.snapshot(folder / "source")
+    # Nodes would fill their caches together or not at all, and none knows what another has.
+    compiled = _compiled_folder(request, methods, hparams) if request.node.count == 1 else None
+    return Plan(
+        task=task, hardware=request.hardware, source=folder / "source", data_folder=data_folder, folder=folder,
+        trust=trust, seed=secrets.randbelow(SEED_LIMIT) if request.seed is None else request.seed,
+        methods=methods, hparams=hparams,
+        batch=submission.manifest.evaluation.batch, length=submission.manifest.evaluation.length,
+        rung=probe().rung, judge_holdout=request.judge_holdout, compiled=compiled, node=request.node,
+    )  # fmt: skip
 
 
 def plain_name(name: str) -> str:

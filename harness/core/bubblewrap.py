@@ -9,11 +9,15 @@ from pathlib import Path
 HOSTNAME = "speedrun"
 
 
-def namespaces() -> list[str]:
-    """Own user, PID, IPC, network (loopback only), host name and cgroup namespaces, ended with the parent."""
+def namespaces(outside: bool = False) -> list[str]:
+    """Own user, PID, IPC, network (loopback only), host name and cgroup namespaces, ended with the parent.
+
+    With `outside` network and host name stay those of the machine.
+    """
+    named = [] if outside else ["--unshare-net", "--unshare-uts", "--hostname", HOSTNAME]
     return [
-        "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try",
-        "--uid", "1000", "--gid", "1000", "--hostname", HOSTNAME, "--die-with-parent", "--new-session",
+        "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-cgroup-try", *named,
+        "--uid", "1000", "--gid", "1000", "--die-with-parent", "--new-session",
     ]  # fmt: skip
 
 
@@ -27,11 +31,12 @@ def trial() -> list[str]:
 def command_line(
     command: Sequence[str], *, readable: Iterable[str], hidden: Iterable[str], scratch: Path,
     sockets: dict[Path, Path], hosts: Path, devices: Iterable[str], memory_bytes: int, shared_memory: bool,
+    outside: bool = False,
 ) -> list[str]:  # fmt: skip
     """`command` with `readable` (less `hidden`) read-only and `scratch` writable, each at its own path.
 
     `sockets` maps paths outside to those inside. With `shared_memory` there are a /tmp and a /dev/shm of at most
-    `memory_bytes` each.
+    `memory_bytes` each. `outside`: see `namespaces`.
     """
     arguments = ["--proc", "/proc", "--dev", "/dev"]
     if shared_memory:
@@ -45,9 +50,9 @@ def command_line(
         arguments += ["--tmpfs", path, "--remount-ro", path]
     for device in devices:
         arguments += ["--dev-bind", device, device]
-    for outside, inside in sockets.items():
-        arguments += ["--bind", str(outside), str(inside)]
+    for place, inside in sockets.items():
+        arguments += ["--bind", str(place), str(inside)]
     arguments += ["--bind", str(scratch), str(scratch), "--ro-bind", str(hosts), "/etc/hosts"]
     # Bubblewrap's own / and /dev are memory too, and could be written without end.
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", str(scratch)]
-    return [shutil.which("bwrap") or "bwrap", *namespaces(), *arguments, *command]
+    return [shutil.which("bwrap") or "bwrap", *namespaces(outside), *arguments, *command]

@@ -14,6 +14,23 @@ from harness.core.task import Caps, HardwareClass, Task
 
 
 @dataclass(frozen=True)
+class Node:
+    """Which of the machines of a run this is, how many there are, and the address where torchrun's processes meet.
+
+    Each has a referee for its own ranks and its own copy of the data. The clock, the weights and the judge are node
+    0's; no referee sees what happens on another node, so the level of trust is at most `partial`.
+    """
+
+    number: int = 0
+    count: int = 1
+    host: str = ""
+    port: int = 0
+
+
+ONE_NODE = Node()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything one run is made of, fixed before it starts."""
 
@@ -32,10 +49,27 @@ class Plan:
     judge_holdout: bool = False  # judge the holdout split too: once per record, its gap is reported
     compiled: Path | None = None  # folder of the compile cache, filled when it is not there; None: nothing is kept
     rung: str = ""  # how the level of trust is reached; see sandbox.py
+    node: Node = ONE_NODE
 
     @property
     def caps(self) -> Caps:
         return self.task.caps[self.hardware.device]
+
+    @property
+    def devices(self) -> int:
+        """Of this node."""
+        return self.hardware.devices // self.node.count
+
+    @property
+    def cores(self) -> int:
+        """Of this node."""
+        return self.hardware.cores // self.node.count
+
+    @property
+    def ranks(self) -> range:
+        """Those that run on this node."""
+        first = self.node.number * self.devices
+        return range(first, first + self.devices)
 
     def context(self) -> Context:
         """What the run, the fresh build and the model host are all told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 OUT_OF_MEMORY = "CUDA out of memory"  # how torch says it
 ROWS_AT_ONCE = ("micro_batch", "batch")  # the field's names for them, the likelier one first
 TAIL_LINES = 20
-TAIL_BYTES = 8192
+TAIL_BYTES = 1 << 15
+TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/", re.MULTILINE)
 
 
 class Printed:
@@ -34,9 +36,11 @@ class Printed:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def tail(self, lines: int = TAIL_LINES) -> str:
-        """The last lines, or that there are none."""
-        last = self._tail.decode(errors="replace").strip().splitlines()[-lines:]
-        return "\n".join(last) or "it printed nothing"
+        """The last lines, or that there are none. What torchrun adds when a rank fails comes after its reason."""
+        said = self._tail.decode(errors="replace")
+        launcher = TORCHRUN.search(said)
+        own = said[: launcher.start()].strip() if launcher else ""
+        return "\n".join((own or said.strip()).splitlines()[-lines:]) or "it printed nothing"
 
     def close(self) -> None:
         self._file.close()

@@ -6,7 +6,7 @@ import json
 import re
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.core.failures import Failure, RunFailed
@@ -59,37 +59,38 @@ class RankLog:
 class Ranks:
     """The channels of all ranks and their messages. Methods raise RunFailed or ProtocolError."""
 
-    def __init__(self, world_size: int, log: RankLog) -> None:
-        self._channels: list[Channel | None] = [None] * world_size
-        self._last: list[str] = ["" for _ in range(world_size)]
-        self._sent: list[dict[str, Message]] = [{} for _ in range(world_size)]
-        self._specs: list[list[TensorSpec]] = [[] for _ in range(world_size)]
-        self._closed: list[float | None] = [None] * world_size
+    def __init__(self, ranks: Iterable[int], log: RankLog) -> None:
+        """`ranks`: those of this node."""
+        self._channels: dict[int, Channel | None] = dict.fromkeys(ranks)
+        self._last = dict.fromkeys(self._channels, "")
+        self._sent: dict[int, dict[str, Message]] = {rank: {} for rank in self._channels}
+        self._specs: dict[int, list[TensorSpec]] = {rank: [] for rank in self._channels}
+        self._closed: dict[int, float | None] = dict.fromkeys(self._channels)
         self.released = False
         self._log = log
 
-    def __len__(self) -> int:
-        return len(self._channels)
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._channels)
 
     @property
     def complete(self) -> bool:
         """Every rank has connected."""
-        return all(channel is not None for channel in self._channels)
+        return all(channel is not None for channel in self._channels.values())
 
     @property
     def open(self) -> bool:
         """Some rank has not closed its channel."""
-        return not all(self._closed)
+        return not all(self._closed.values())
 
     def left_early(self, seconds: float) -> int | None:
         """A rank that closed its channel that long ago without having finished."""
-        for rank, closed in enumerate(self._closed):
+        for rank, closed in self._closed.items():
             if closed and time.monotonic() - closed > seconds and "finished" not in self._sent[rank]:
                 return rank
         return None
 
     def add(self, rank: int, channel: Channel) -> None:
-        if not 0 <= rank < len(self) or self._channels[rank] is not None:
+        if self._channels.get(rank, channel) is not None:
             channel.close()
             raise ProtocolError(f"a process connected as rank {rank}: unknown, or connected already")
         self._channels[rank] = channel
@@ -127,19 +128,19 @@ class Ranks:
 
     def release(self) -> None:
         """From here on `log` and `finished` may come. What was sent before its time is a violation."""
-        early, _, _ = select.select([channel for channel in self._channels if channel], [], [], 0)
+        early, _, _ = select.select([channel for channel in self._channels.values() if channel], [], [], 0)
         if early:
             raise RunFailed(Failure.PROTOCOL, "a rank went on before run.start had returned")
         self.released = True
 
     def all_sent(self, kind: str) -> bool:
-        return all(kind in sent for sent in self._sent)
+        return all(kind in sent for sent in self._sent.values())
 
     def behind(self, kind: str) -> str:
         """For messages: which ranks have not called what others have; empty where none has."""
         call = {"ready": "run.start", "finished": "run.finish"}[kind]
-        missing = [str(rank) for rank, sent in enumerate(self._sent) if kind not in sent]
-        if len(missing) == len(self):
+        missing = [str(rank) for rank, sent in self._sent.items() if kind not in sent]
+        if len(missing) == len(self._sent):
             return ""
         return f"; {call} was called on some ranks but not on rank {', '.join(missing)}"
 
@@ -147,7 +148,7 @@ class Ranks:
         """Every rank must start from the weights of the fresh build. Raises RunFailed."""
         if not re.fullmatch(DIGEST, digest):
             raise RunFailed(Failure.HOST_PROTOCOL, "the fresh build gave a digest that is none")
-        for rank, sent in enumerate(self._sent):
+        for rank, sent in self._sent.items():
             if self._specs[rank] != specs:
                 raise RunFailed(
                     Failure.WEIGHTS_CHANGED,
@@ -163,7 +164,7 @@ class Ranks:
 
     def tokens(self) -> int:
         """Tokens that the script says it took, over all ranks."""
-        return max(self._count(sent["finished"], "tokens") for sent in self._sent)
+        return max(self._count(sent["finished"], "tokens") for sent in self._sent.values())
 
     def export_seconds(self) -> float:
         """Seconds of the export on rank 0, by its own clock; they are part of the run's seconds."""
@@ -173,14 +174,14 @@ class Ranks:
     def consulted(self) -> list[str]:
         """Methods and hyperparameters that some rank asked for."""
         names: set[str] = set()
-        for sent in self._sent:
+        for sent in self._sent.values():
             for message in sent.values():
                 said = message.fields.get("consulted", [])
                 names |= {plain_text(name, 100) for name in said[:MAX_CONSULTED]} if isinstance(said, list) else set()
         return sorted(names)
 
     def close(self) -> None:
-        for channel in self._channels:
+        for channel in self._channels.values():
             if channel is not None:
                 channel.close()
 

@@ -72,7 +72,7 @@ class Referee:
 
     def _run(self, stack: ExitStack) -> None:
         plan = self._plan
-        run_cpus, other_cpus = split_cpus(plan.hardware.cores)
+        run_cpus, other_cpus = split_cpus(plan.cores)
         stack.enter_context(pinned_process(other_cpus))
         self._setup_cap = plan.caps.setup_cpu_seconds
         if plan.compiled is None:
@@ -90,6 +90,10 @@ class Referee:
         builder.close()
         self._release(stack, weights)
         self._await("finished")
+        if plan.node.number > 0:  # the rest is node 0's
+            self._tell_sealed()
+            self._enter("FINISHED")
+            return
         self._seal(weights)
         self._child.close()
         self._enter("FINISHED")
@@ -133,25 +137,14 @@ class Referee:
         scratch = self._scratch(purpose)
         sandbox = self._sandbox(scratch, "run")
         self._listener = stack.enter_context(closing(Listener()))
-        devices = plan.hardware.devices
-        script = str(plan.source / "train.py")
-        command = [sys.executable, script]
-        if devices > 1:
-            launcher = [
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                "--nnodes=1",
-                f"--nproc-per-node={devices}",
-            ]
-            command = [sys.executable, *launcher, script]
+        command = [sys.executable, *_torchrun(plan), str(plan.source / "train.py")]
         self._child = Child(
             sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
             plan.folder / "output.txt", plan.caps.output_bytes, cpus, sandbox.limits, sandbox.user,
         )  # fmt: skip
         stack.enter_context(closing(self._child))
         stack.callback(self._note_output)
-        self._ranks = stack.enter_context(closing(Ranks(devices, self.log)))
+        self._ranks = stack.enter_context(closing(Ranks(plan.ranks, self.log)))
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._selector.register(self._child.output_descriptor, selectors.EVENT_READ, "output")
         self._selector.register(self._child.exit_descriptor, selectors.EVENT_READ, "exit")
@@ -182,11 +175,11 @@ class Referee:
         plan, gpus = self._plan, self._plan.hardware.device != "cpu"
         return Sandbox(
             plan.trust, plan.source, scratch, self._threads(), gpus, role, limits_for(role, plan.caps, gpus),
-            plan.hardware.devices, plan.rung, (plan.data_folder,),
+            plan.devices, plan.rung, (plan.data_folder,), outside=plan.node.count > 1,
         )  # fmt: skip
 
     def _threads(self) -> int:
-        return max(1, self._plan.hardware.cores // self._plan.hardware.devices)
+        return max(1, self._plan.cores // self._plan.devices)
 
     def _connect(self) -> None:
         """Accepts exactly one process a rank, then takes the socket's path away."""
@@ -229,18 +222,21 @@ class Referee:
         """The one act that starts the clock is sending the shards, or the stream they are served on."""
         self._server: StreamServer | None = None
         if self._plan.task.order == "sequential":
-            self._server = stack.enter_context(closing(StreamServer(self._shards, len(self._ranks), self._violate)))
+            world_size = self._plan.hardware.devices
+            self._server = stack.enter_context(
+                closing(StreamServer(self._shards, self._ranks, world_size, self._violate))
+            )
             self._server.start()
-            shared = [[end.fileno()] for end in self._server.child_ends]
+            shared = {rank: [end.fileno()] for rank, end in self._server.child_ends.items()}
         else:
-            shared = [[shard.descriptor for shard in self._shards]] * len(self._ranks)
+            shared = {rank: [shard.descriptor for shard in self._shards] for rank in self._ranks}
         self._ranks.release()
         self._enter("RUNNING")
         self._cpu_at_start = self._child.cpu_seconds()
         self._suspended_at_start = _suspended()
         self._deadline = time.monotonic() + self._plan.caps.timeout_seconds
         self._clock = time.monotonic_ns()
-        for rank, descriptors in enumerate(shared):
+        for rank, descriptors in shared.items():
             first = [weights.descriptor] if rank == 0 else []
             self._ranks.send(rank, "start", [*first, *descriptors])
 
@@ -265,23 +261,23 @@ class Referee:
             raise RunFailed(Failure.NO_WEIGHTS, "the header of the exported weights was overwritten")
         outcome.weights_digest = weights.digest()
         outcome.still_computing = watch.end()
-        for rank in range(len(self._ranks)):
-            self._ranks.send(rank, "sealed")
-        self._drain()
-        allowed = CORES_TOLERANCE * outcome.seconds * self._plan.hardware.cores + CPU_RESOLUTION
+        self._tell_sealed()
+        allowed = CORES_TOLERANCE * outcome.seconds * self._plan.cores + CPU_RESOLUTION
         if outcome.cpu_seconds > allowed:
             raise RunFailed(
                 Failure.TOO_MANY_CORES,
                 f"the run used {outcome.cpu_seconds:.2f} s of CPU in {outcome.seconds:.2f} s; "
-                f"{self._plan.hardware.name} has {self._plan.hardware.cores} core(s)",
+                f"{self._plan.hardware.name} has {self._plan.cores} core(s)",
             )
         if outcome.suspended_seconds > SUSPEND_SECONDS:
             raise RunFailed(
                 Failure.SUSPENDED, f"the machine slept for {outcome.suspended_seconds:.1f} s during the run"
             )
 
-    def _drain(self) -> None:
-        """Takes the last log rows; a run that does not hand them in only loses them."""
+    def _tell_sealed(self) -> None:
+        """Lets every rank go on, and takes the last log rows; a run that does not hand them in only loses them."""
+        for rank in self._ranks:
+            self._ranks.send(rank, "sealed")
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._ranks.open and time.monotonic() < deadline:
             try:
@@ -357,7 +353,7 @@ class Referee:
             call = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
             raise RunFailed(Failure.NO_WEIGHTS, f"rank {left} ended without calling {call}; others still run")
         cpu_seconds = self._child.cpu_seconds()  # looked at while it runs too, so that no helper's time is lost
-        if self._setting_up and cpu_seconds > self._setup_cap * self._plan.hardware.devices:
+        if self._setting_up and cpu_seconds > self._setup_cap * self._plan.devices:
             what = "compilation before the run" if self.outcome.state == "COMPILING" else "set-up before run.start"
             raise RunFailed(Failure.SETUP_CAP, f"{what} used more than {self._setup_cap:.0f} s of CPU per process")
         self._child.check_limits()
@@ -393,6 +389,17 @@ class Referee:
         self.outcome.reason = reason
         self.outcome.message = message
         self._enter("FAILED")
+
+
+def _torchrun(plan: Plan) -> list[str]:
+    """What launches a rank a device, between the interpreter and the script; nothing for one process."""
+    node = plan.node
+    if plan.hardware.devices == 1:
+        return []
+    meeting = ["--standalone"]
+    if node.count > 1:
+        meeting = [f"--node-rank={node.number}", f"--master-addr={node.host}", f"--master-port={node.port}"]
+    return ["-m", "torch.distributed.run", *meeting, f"--nnodes={node.count}", f"--nproc-per-node={plan.devices}"]
 
 
 def _suspended() -> float:

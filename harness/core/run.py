@@ -150,6 +150,7 @@ class Run(Settings):
         """
         self._require("set-up", "start")
         _synchronize(self.device)
+        self._meet_other_nodes()
         self._specs, tensors = weights.describe(model)
         items = [spec.to_json() for spec in self._specs]
         for place in range(0, len(items), TENSORS_PER_PACKET):
@@ -163,6 +164,17 @@ class Run(Settings):
         if self._dry is not None:
             self._stream.before_read = self._dry.before_read
         self._state = "running"
+
+    def _meet_other_nodes(self) -> None:
+        """Waits until every rank is here. Those of one node meet at their referee; no referee sees another node."""
+        if int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size)) == self.world_size:
+            return
+        import torch.distributed
+
+        if not torch.distributed.is_initialized():
+            message = "run.start: this run has several nodes, which meet through torch.distributed"
+            raise UserError(message, "call torch.distributed.init_process_group before run.start")
+        torch.distributed.barrier()
 
     def log(self, **values: float) -> None:
         """Notes numbers of a step (`step`, `steps`, `loss`, ...): buffered, never waits.

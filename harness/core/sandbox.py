@@ -68,9 +68,13 @@ class SandboxProbe:
     rung: Rung = "guard"
     other_remedy: str = ""  # what else would help
 
-    def level_for(self, processes: int) -> str:
-        """The level of a run of that many processes: on the rung `user` several need TCP, which reaches outside."""
-        return "partial" if self.rung == "user" and processes > 1 else self.level
+    def level_for(self, processes: int, nodes: int = 1) -> str:
+        """The level of a run of that many processes: on the rung `user` several need TCP, which reaches outside.
+
+        On several nodes every rung reaches outside, and no referee sees the other nodes.
+        """
+        reaches_out = nodes > 1 or (self.rung == "user" and processes > 1)
+        return "partial" if self.level == "isolated" and reaches_out else self.level
 
 
 @cache
@@ -184,6 +188,7 @@ class Sandbox:
     processes: int = 1
     rung: str = ""
     private: tuple[Path, ...] = ()
+    outside: bool = False  # the run has processes on other machines, which it must reach
     user: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -203,12 +208,16 @@ class Sandbox:
                 self._hand_over(listener)
             user = "-" if self.user is None else str(self.user)
             return [sys.executable, "-P", "-m", "harness.core.guard", str(os.getpid()), user, *confined]
-        hosts = self.scratch / "hosts"  # torchrun looks its own name up; the machine's file stays outside
-        hosts.write_text(f"127.0.0.1 localhost {bubblewrap.HOSTNAME}\n")
+        outside = self.outside and self.role == "run"
+        hosts = Path("/etc/hosts")
+        if not outside:
+            hosts = self.scratch / "hosts"  # torchrun looks its own name up; the machine's file stays outside
+            hosts.write_text(f"127.0.0.1 localhost {bubblewrap.HOSTNAME}\n")
         return bubblewrap.command_line(
             confined, readable=self._readable(), hidden=visible.hidden(), scratch=self.scratch,
             sockets={listener.path: INSIDE_SOCKET}, hosts=hosts, devices=_gpu_devices() if self.gpus else [],
             memory_bytes=self.limits.shared_memory_bytes, shared_memory=self.role == "run",
+            outside=outside,
         )  # fmt: skip
 
     def environment(self, listener: Listener) -> dict[str, str]:
@@ -254,7 +263,7 @@ class Sandbox:
         if ruled:
             confinement.read, confinement.listed = visible.without_hidden(self._readable())
             confinement.read += PROC_PATHS
-            if self.processes > 1:
+            if self._several:
                 confinement.read.append("/sys")  # gloo looks for network devices, and fails where it may not look
             confinement.write = write
         return confinement
@@ -264,8 +273,12 @@ class Sandbox:
         if self.role == "host":
             return "none"
         if self.rung in ("user", "landlock"):
-            return "tcp" if self.processes > 1 else "none"
+            return "tcp" if self._several else "none"
         return "all"
+
+    @property
+    def _several(self) -> bool:
+        return self.processes > 1 or self.outside
 
     def _readable(self) -> list[str]:
         return [*visible.system_paths(self.gpus), *visible.python_paths(), str(PACKAGE), str(self.source)]

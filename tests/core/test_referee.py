@@ -214,6 +214,13 @@ finish(run)
     assert outcome.tokens == 200
 
 
+def test_the_reason_of_a_rank_that_fails_is_told_not_that_of_its_launcher(toys: Toys) -> None:
+    script = "run = connect_run()\nif run.rank == 1:\n    raise ValueError('too cold')\ntime.sleep(60)\n"
+    outcome = toys.run(script, "2xcpu-1thread")
+    assert outcome.reason is Failure.CRASH
+    assert outcome.message.splitlines()[-1] == "ValueError: too cold"
+
+
 def test_start_on_only_one_rank_is_named(toys: Toys) -> None:
     script = "run = connect_run()\nif run.rank == 0:\n    start(run)\ntime.sleep(60)\n"
     outcome = toys.run(script, "2xcpu-1thread", timeout_seconds=8)

@@ -170,7 +170,7 @@ def test_packets(cases: int) -> None:
     def read(packets: list[bytes]) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = RankLog(limit=50)
-        ranks = Ranks(1, log)
+        ranks = Ranks([0], log)
         ranks.add(0, Channel(here))
         try:
             for number, packet in enumerate(packets):

@@ -12,7 +12,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +107,11 @@ def _pre_read(descriptor: int, limit: int) -> int:
 
 
 class StreamServer:
-    """Serves the training tokens once to `world_size` ranks; `child_ends` are the sockets to hand out."""
+    """Serves the training tokens to `ranks` of `world_size`; `child_ends` are the sockets to hand out, by rank."""
 
-    def __init__(self, shards: list[ShardFile], world_size: int, on_violation: Callable[[str], None]) -> None:
+    def __init__(
+        self, shards: list[ShardFile], ranks: Iterable[int], world_size: int, on_violation: Callable[[str], None]
+    ) -> None:
         self._shards = shards
         self._total = sum(shard.tokens for shard in shards)
         self._world_size = world_size
@@ -117,23 +119,24 @@ class StreamServer:
         self._lock = threading.Lock()
         self._counts: list[int] = []  # the count of each round, set by the first rank to reach it
         self._bases: list[int] = [0]
-        pairs = [socket.socketpair() for _ in range(world_size)]
-        self._ends = [pair[0] for pair in pairs]
-        self.child_ends = [pair[1] for pair in pairs]
+        self._ends: dict[int, socket.socket] = {}
+        self.child_ends: dict[int, socket.socket] = {}
+        for rank in ranks:
+            self._ends[rank], self.child_ends[rank] = socket.socketpair()
 
     @property
     def served(self) -> int:
-        """Tokens granted so far, over all ranks."""
+        """Tokens granted so far, over all ranks, also those of other nodes, who ask in step."""
         return self._bases[-1]
 
     def start(self) -> None:
         """Begins to serve; before this call a request is left unanswered."""
-        for rank, end in enumerate(self._ends):
+        for rank, end in self._ends.items():
             threading.Thread(target=self._serve, args=(rank, end), daemon=True).start()
 
     def close(self) -> None:
         """Ends the threads; a rank that still asks sees the stream closed."""
-        for end in [*self._ends, *self.child_ends]:
+        for end in [*self._ends.values(), *self.child_ends.values()]:
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:

@@ -30,9 +30,9 @@ def sequential_streams(folder: Path, sizes: list[int], world_size: int) -> tuple
     paths = write_counting_shards(folder, sizes)
     files = [ShardFile(os.open(path, os.O_RDONLY), size) for path, size in zip(paths, sizes, strict=True)]
     violations: list[str] = []
-    server = StreamServer(files, world_size, violations.append)
+    server = StreamServer(files, range(world_size), world_size, violations.append)
     server.start()
-    ends = [end.dup() for end in server.child_ends]
+    ends = [end.dup() for end in server.child_ends.values()]
     return [SequentialStream(end, rank, world_size, "cpu") for rank, end in enumerate(ends)], server
 
 
@@ -94,9 +94,9 @@ def test_free_order_can_seek(tmp_path: Path) -> None:
 def test_ranks_that_disagree_are_a_violation(tmp_path: Path) -> None:
     paths = write_counting_shards(tmp_path, [1000])
     said: list[str] = []
-    server = StreamServer([ShardFile(os.open(paths[0], os.O_RDONLY), 1000)], 2, said.append)
+    server = StreamServer([ShardFile(os.open(paths[0], os.O_RDONLY), 1000)], range(2), 2, said.append)
     server.start()
-    first, second = (SequentialStream(end, rank, 2, "cpu") for rank, end in enumerate(server.child_ends))
+    first, second = (SequentialStream(end, rank, 2, "cpu") for rank, end in server.child_ends.items())
     first.take(10)
     second._connection.settimeout(0.2)
     with pytest.raises(TimeoutError):
