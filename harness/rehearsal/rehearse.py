@@ -40,6 +40,7 @@ class Rehearsal:
     peak_memory_bytes: int | None
     judging_seconds: float
     judged_tokens: int
+    detour: str | None  # why the logits of a GPU were judged through host memory
 
 
 def small_enough(
@@ -94,6 +95,7 @@ def rehearse(
         peak_memory_bytes=bare["peak_memory_bytes"] if bare else None,
         judging_seconds=record.judgement["seconds"],
         judged_tokens=record.judgement["tokens"],
+        detour=record.judgement["detour"],
     )
 
 
