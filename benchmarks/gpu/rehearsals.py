@@ -56,13 +56,9 @@ def main() -> None:
     rounds, steps = (1, 4) if arguments.tiny else (arguments.rounds, arguments.steps)
     more = ["--gpt2-vocab", arguments.gpt2_vocab] if arguments.gpt2_vocab else []
     print(heading("Rehearsals of the FineWeb submissions", arguments.tiny))
-    print(
-        f"Class {hardware}, {rounds} round(s) of {steps} steps, other text than FineWeb. Overhead: how much longer the run"
-    )
-    print(
-        "took under the harness than without, to its last log row. Judging includes the start of two model hosts and the"
-    )
-    print("audit. Median, and the range.\n")
+    print(f"Class {hardware}, {rounds} round(s) of {steps} steps, other text than FineWeb. Overhead: how much longer")
+    print("the run took under the harness than without, to its last log row. Judging includes the start of two model")
+    print("hosts and the audit. Median, and the range.\n")
     print("| submission | tokens a second | overhead | utilization | peak memory | tokens judged a second | logits |")
     print("|---|---|---|---|---|---|---|")
     for submission in arguments.submissions or SUBMISSIONS:
