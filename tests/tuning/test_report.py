@@ -160,7 +160,8 @@ def test_a_better_point_and_a_missing_one_are_named(made_up: Path, tmp_path: Pat
     for seed in seeds:
         again.table.add(Trial(Job("curves", 900, seed, better[0]), 3.2, JUDGED, 90.0, "made-up"))
     text = Report(again).text()
-    assert "- `head_lr` = 0.04 beats the declared 0.02 by more than noise." in text
+    found, declared = better[0]["head_lr"], tuning.design.declared["head_lr"]
+    assert f"- `head_lr` = {found:.6g} beats the declared {declared:.6g} by more than noise." in text
     assert "another is better" in text
     assert "Not run completely: check of `clip`" in text
 
