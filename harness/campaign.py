@@ -67,7 +67,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     Raises UserError. Before it begins, what killed commands left in the runs folder is tidied up.
     """
     submission, task = request.submission, request.submission.task
-    _check(request)
+    data_folder = _check(request)
     for killed in clean_up(request.runs_dir):
         on_event(
             Event("note", {"text": f"run {killed} was killed before it ended; its line in the journal says so now"})
@@ -81,7 +81,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
     run_id = _run_id(request, started)
     with RunFolder(request.runs_dir, run_id) as run_folder:
         folder = run_folder.path
-        plan = _plan(request, folder, trust)
+        plan = _plan(request, data_folder, folder, trust)
         facts = {"task": task.name, "submission": submission.digest, "hardware_class": request.hardware.name}
         run_folder.start(seed=plan.seed, **facts, **request.facts)
         referee = Referee(plan, on_event)
@@ -102,15 +102,17 @@ def join(request: Request, on_event: Callable[[Event], None] = lambda event: Non
 
     Journal, loss and bundle are the first node's; nothing is kept here. Raises UserError.
     """
-    _check(request)
+    data_folder = _check(request)
     trust = probe().level_for(request.hardware.devices, request.node.count)
     with RunFolder(request.runs_dir, _run_id(request, datetime.now(UTC))) as run_folder:
-        return Referee(_plan(request, run_folder.path, trust), on_event).run()
+        return Referee(_plan(request, data_folder, run_folder.path, trust), on_event).run()
 
 
-def _check(request: Request) -> None:
-    """Raises UserError for what no run can be started with."""
+def _check(request: Request) -> Path:
+    """The folder of the prepared data. Raises UserError for what no run can be started with."""
     task, hardware, node = request.submission.task, request.hardware, request.node
+    request.submission.methods(request.dropped)
+    request.submission.hparams(request.settings)
     if hardware.device not in task.caps:
         known = "a CPU" if "cpu" in task.caps else "GPUs"
         raise UserError(
@@ -124,6 +126,7 @@ def _check(request: Request) -> None:
         raise UserError("--nodes: the nodes need one seed", "give the same --seed on each")
     if request.seed is not None and not 0 <= request.seed < SEED_LIMIT:
         raise UserError(f"--seed {request.seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
+    return require_prepared(task, request.data_dir)
 
 
 def _run_id(request: Request, started: datetime) -> str:
@@ -131,11 +134,10 @@ def _run_id(request: Request, started: datetime) -> str:
     return f"{started:%Y%m%dT%H%M%S}-{submission.task.name}-{plain_name(submission.name)}-{secrets.token_hex(3)}"
 
 
-def _plan(request: Request, folder: Path, trust: str) -> Plan:
+def _plan(request: Request, data_folder: Path, folder: Path, trust: str) -> Plan:
     """The plan of a run in this folder, with a copy of the submission in it. Raises UserError."""
     submission, task = request.submission, request.submission.task
     methods, hparams = submission.methods(request.dropped), submission.hparams(request.settings)
-    data_folder = require_prepared(task, request.data_dir)
     submission.snapshot(folder / "source")
     # Nodes would fill their caches together or not at all, and none knows what another has.
     compiled = _compiled_folder(request, methods, hparams) if request.node.count == 1 else None

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.paths import BASELINES
+from harness.submission import load_submission
+from harness.tuning.protocol import load_protocol
 from leaderboard import site
 from leaderboard.baseline import STAGES, Baseline, baselines, rendered
 from tests.tuning.test_report import copy_of_baseline
@@ -38,9 +40,11 @@ def test_a_protocol_without_trials_shows_what_is_planned(tmp_path: Path) -> None
     copy_of_baseline(tmp_path / "gcide")
     found = of(tmp_path)
     assert (found.trials, found.report, found.problem) == (0, None, None)
+    stages = load_protocol(load_submission(tmp_path / "gcide")).stages
+    assert stages.scout is not None and stages.search is not None
     assert [(stage.name, stage.planned, stage.left) for stage in found.stages][:2] == [
-        ("scout", 32, 32),
-        ("search", 48, 48),
+        ("scout", stages.scout.trials, stages.scout.trials),
+        ("search", stages.search.trials, stages.search.trials),
     ]
     knobs = {knob.name: knob for knob in found.knobs}
     assert knobs["matrix_lr"].varied == "0.002 to 0.04" and knobs["matrix_lr"].searched
