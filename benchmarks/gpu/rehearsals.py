@@ -1,6 +1,6 @@
 """What the harness costs on a GPU, and how fast the judge is there: rehearsals of the FineWeb submissions at full size.
 
-    python benchmarks/gpu/rehearsals.py --class 1xH200 > benchmarks/results/gpu_rehearsals.md    # under ten minutes
+    python benchmarks/gpu/rehearsals.py --class 1xH200 > benchmarks/results/gpu_rehearsals.md    # all three
     python benchmarks/gpu/rehearsals.py --class 1xH200 --with fineweb-muon --rounds 5            # one of them
     python benchmarks/gpu/rehearsals.py --tiny                                                   # on a CPU, tiny models
 

@@ -1,8 +1,7 @@
 """GPU memory that two processes map, through the CUDA driver's virtual memory API.
 
 Only a descriptor crosses between them, so it works from inside a sandbox and, unlike CUDA's own handles for
-interprocess use, without both processes seeing each other. `cuda-bindings` gives the calls; CUDA builds of torch
-bring it along since 2.10.
+interprocess use, without both processes seeing each other. `cuda-bindings` gives the calls.
 """
 
 from __future__ import annotations

@@ -71,6 +71,17 @@ class Plan:
         first = self.node.number * self.devices
         return range(first, first + self.devices)
 
+    @property
+    def launcher(self) -> list[str]:
+        """What starts a rank a device, between the interpreter and the script: torchrun; nothing for one process."""
+        node = self.node
+        if self.hardware.devices == 1:
+            return []
+        meeting = ["--standalone"]
+        if node.count > 1:
+            meeting = [f"--node-rank={node.number}", f"--master-addr={node.host}", f"--master-port={node.port}"]
+        return ["-m", "torch.distributed.run", *meeting, f"--nnodes={node.count}", f"--nproc-per-node={self.devices}"]
+
     def context(self) -> Context:
         """What the run, the fresh build and the model host are all told."""
         tokenizer = self.task.tokenizer

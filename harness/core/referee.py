@@ -137,7 +137,7 @@ class Referee:
         scratch = self._scratch(purpose)
         sandbox = self._sandbox(scratch, "run")
         self._listener = stack.enter_context(closing(Listener()))
-        command = [sys.executable, *_torchrun(plan), str(plan.source / "train.py")]
+        command = [sys.executable, *plan.launcher, str(plan.source / "train.py")]
         self._child = Child(
             sandbox.command(command, self._listener), sandbox.environment(self._listener), scratch,
             plan.folder / "output.txt", plan.caps.output_bytes, cpus, sandbox.limits, sandbox.user,
@@ -389,17 +389,6 @@ class Referee:
         self.outcome.reason = reason
         self.outcome.message = message
         self._enter("FAILED")
-
-
-def _torchrun(plan: Plan) -> list[str]:
-    """What launches a rank a device, between the interpreter and the script; nothing for one process."""
-    node = plan.node
-    if plan.hardware.devices == 1:
-        return []
-    meeting = ["--standalone"]
-    if node.count > 1:
-        meeting = [f"--node-rank={node.number}", f"--master-addr={node.host}", f"--master-port={node.port}"]
-    return ["-m", "torch.distributed.run", *meeting, f"--nnodes={node.count}", f"--nproc-per-node={plan.devices}"]
 
 
 def _suspended() -> float:
