@@ -44,6 +44,7 @@ class RunRecord(BaseModel):
     hparams: dict[str, Any]
     consulted: list[str]
     trust: str
+    rung: str  # how that level is reached: harness/core/sandbox.py
     target: float
     target_provisional: bool
     val_loss: float | None
@@ -57,8 +58,12 @@ class RunRecord(BaseModel):
     steps: float | None = None  # tokens in steps of the task's size: its score, where it has one
     times: dict[str, float]
     suspended_seconds: float
+    lost_seconds: float | None  # what others had of the run's CPUs; stolen: a hypervisor; see harness/core/clock.py
+    stolen_seconds: float | None
+    cpus: list[int]  # those of the run
     judgement: dict[str, Any] | None
     holdout: dict[str, Any] | None = None  # the judgement on the holdout split, where it was asked for
+    holdout_failure: str = ""  # why it came to none
     weights_bytes: int | None
     log_rows: int
     log_rows_dropped: int
@@ -67,6 +72,7 @@ class RunRecord(BaseModel):
     digests: dict[str, str | None]
     measurement_version: int | None  # None: the core differs from the one that frozen.toml pins
     machine: dict[str, Any]
+    load: dict[str, Any]  # what else the machine did just before the run
     packages: dict[str, str]
     commit: str | None
     review: list[dict[str, str]] = []  # what a person should look at: harness/review.py

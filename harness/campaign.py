@@ -23,7 +23,7 @@ from harness.core.sandbox import probe
 from harness.core.task import HardwareClass, Task
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
-from harness.machine import Machine, fingerprint, sample_load, total_swapped_bytes
+from harness.machine import Load, Machine, fingerprint, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
 from harness.review import loss_prefix, read_band, review
@@ -88,7 +88,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
         swapped_before = total_swapped_bytes()
         outcome = referee.run()
         warnings += _warnings_after(outcome, plan, total_swapped_bytes() - swapped_before)
-        record = _record(run_id, started, request, plan, referee, machine, warnings)
+        record = _record(run_id, started, request, plan, referee, machine, load, warnings)
         flags = review(record, finished_runs(request.runs_dir, task.name), read_band(task.name))
         record.review = [asdict(flag) for flag in flags]
         write_bundle(folder, record, referee.log.rows)
@@ -170,12 +170,12 @@ def _compiled_folder(request: Request, methods: Mapping[str, bool], hparams: Map
 
 
 def _warnings_after(outcome: Outcome, plan: Plan, swapped_bytes: int) -> list[MachineWarning]:
-    if outcome.seconds is None or outcome.cpu_seconds is None:
+    if outcome.seconds is None:
         return []
     cores = plan.hardware.cores if plan.hardware.device == "cpu" else 0
     return warnings_after_run(
         wall_seconds=outcome.seconds,
-        cpu_seconds=outcome.cpu_seconds,
+        lost_seconds=outcome.lost_seconds,
         cores=cores,
         swapped_bytes=swapped_bytes,
         clocks_apart_seconds=outcome.suspended_seconds,
@@ -183,7 +183,7 @@ def _warnings_after(outcome: Outcome, plan: Plan, swapped_bytes: int) -> list[Ma
 
 
 def _record(
-    run_id: str, started: datetime, request: Request, plan: Plan, referee: Referee, machine: Machine,
+    run_id: str, started: datetime, request: Request, plan: Plan, referee: Referee, machine: Machine, load: Load,
     warnings: list[MachineWarning],
 ) -> RunRecord:  # fmt: skip
     outcome, submission, task = referee.outcome, request.submission, plan.task
@@ -206,6 +206,7 @@ def _record(
         hparams=dict(plan.hparams),
         consulted=outcome.consulted,
         trust=plan.trust,
+        rung=plan.rung,
         target=task.target.val_loss,
         target_provisional=task.target.provisional,
         val_loss=judgement.get("val_loss"),
@@ -219,8 +220,12 @@ def _record(
         steps=outcome.tokens / task.step_tokens if task.step_tokens and outcome.tokens is not None else None,
         times=outcome.times,
         suspended_seconds=outcome.suspended_seconds,
+        lost_seconds=outcome.lost_seconds,
+        stolen_seconds=outcome.stolen_seconds,
+        cpus=outcome.cpus,
         judgement=outcome.judgement,
         holdout=outcome.holdout,
+        holdout_failure=outcome.holdout_failure,
         weights_bytes=outcome.weights_bytes,
         log_rows=len(referee.log.rows),
         log_rows_dropped=referee.log.dropped,
@@ -242,6 +247,7 @@ def _record(
         # A core that differs from the one that the version stands for measures under no version.
         measurement_version=version.measurement_version if version.core_digest == core else None,
         machine=machine.to_json(),
+        load=asdict(load),
         packages=packages,
         commit=_commit(),
         warnings=[asdict(warning) for warning in warnings],

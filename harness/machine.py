@@ -29,6 +29,9 @@ MIB = 1024 * 1024
 NVIDIA_SMI_SECONDS = 20
 CGROUPS = Path("/sys/fs/cgroup")
 CPUFREQ = Path("/sys/devices/system/cpu")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+VECTOR_UNITS = ("avx", "amx", "fma", "asimd", "sve", "bf16")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Machine:
 
     `affinity_cores` are those this process may be scheduled on, `quota_cores` the CPU time its cgroup grants
     in cores, `memory_bytes` the smaller of the physical memory and its cgroup's limit. `cuda_build` is the
-    CUDA version torch was built for, `governor` the kernel's CPU frequency policy.
+    CUDA version torch was built for, `governor` the kernel's CPU frequency policy, `huge_pages` its choice of large
+    pages for memory. `instructions` are the vector units a virtual machine lets us see. `boot` is new at every boot.
     """
 
     platform: str
@@ -63,6 +67,9 @@ class Machine:
     cuda_build: str | None
     governor: str | None
     virtual: bool | None
+    instructions: tuple[str, ...] = ()
+    huge_pages: str | None = None
+    boot: str | None = None
 
     @property
     def allowed_cores(self) -> int:
@@ -109,6 +116,9 @@ def fingerprint() -> Machine:
         cuda_build=_cuda_build(),
         governor=_governor(),
         virtual=("hypervisor" in cpuinfo.split()) if re.search(r"^flags\s*:", cpuinfo, re.M) else None,
+        instructions=vector_instructions(cpuinfo),
+        huge_pages=_chosen(_text(HUGE_PAGES)),
+        boot=_text(BOOT_ID).strip() or None,
     )
 
 
@@ -149,6 +159,18 @@ def cpu_model(cpuinfo: str) -> str:
     if "cpu part" in fields:
         return f"ARM implementer {fields.get('cpu implementer', '?')} part {fields['cpu part']}"
     return platform.processor() or platform.machine()
+
+
+def vector_instructions(cpuinfo: str) -> tuple[str, ...]:
+    """The flags of /proc/cpuinfo, `Features` on ARM, that name vector and matrix units."""
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.M)
+    return tuple(sorted(flag for flag in set(match[1].split()) if flag.startswith(VECTOR_UNITS))) if match else ()
+
+
+def _chosen(text: str) -> str | None:
+    """The one in brackets of a list such as "always [madvise] never"."""
+    match = re.search(r"\[(\w+)\]", text)
+    return match[1] if match else None
 
 
 def cpu_quota(root: Path, membership: str) -> float | None:

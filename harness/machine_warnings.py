@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.core.clock import BUSY_SHARE
 from harness.core.task import HardwareClass
 from harness.machine import MIB, Load, Machine
 
-# Wall over CPU time of an undisturbed one-thread run is below 1.01; races repeat a pair above this.
-BUSY_WALL_OVER_CPU = 1.03
 # Cores in use by others that already show in the clock: boost frequency and memory bandwidth are shared.
 BUSY_SHARE_OF_CORES = 0.1
 BUSY_CORES = 0.25
@@ -104,21 +103,21 @@ def warnings_before_run(
 def warnings_after_run(
     *,
     wall_seconds: float,
-    cpu_seconds: float,
+    lost_seconds: float | None,
     cores: int,
     swapped_bytes: int = 0,
     clocks_apart_seconds: float = 0.0,
 ) -> list[MachineWarning]:
     """What disturbed the timed part of a run.
 
-    `cpu_seconds` is that of the script's whole process tree; `cores` those it was to keep busy, 0 on a GPU
-    class, where its CPU time says nothing. `swapped_bytes` is the difference of two `total_swapped_bytes()`,
-    `clocks_apart_seconds` how far CLOCK_BOOTTIME moved from CLOCK_MONOTONIC.
+    `lost_seconds` is what others had of the run's CPUs, None where that is not counted; `cores` those it was to keep
+    busy, 0 on a GPU class, where the time of CPUs says little. `swapped_bytes` is the difference of two
+    `total_swapped_bytes()`, `clocks_apart_seconds` how far CLOCK_BOOTTIME moved from CLOCK_MONOTONIC.
     """
     found = []
-    if cores * wall_seconds > BUSY_WALL_OVER_CPU * cpu_seconds:
-        ratio = f"{cores * wall_seconds / cpu_seconds:.3f}" if cpu_seconds > 0 else "infinite"
-        what = f"wall over CPU time was {ratio} where an undisturbed run stays below {BUSY_WALL_OVER_CPU}"
+    share = (lost_seconds or 0.0) / (cores * wall_seconds) if cores else 0.0
+    if share > BUSY_SHARE:
+        what = f"others had {share:.1%} of the time of the run's cores, where less than {BUSY_SHARE:.0%} is undisturbed"
         found.append(_warning("machine-busy", what=what))
     if swapped_bytes > SWAPPED_BYTES:
         found.append(_warning("swapping", swapped=size(swapped_bytes)))

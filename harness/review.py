@@ -3,7 +3,7 @@
 Reviewed are luck and mistakes that no rule can forbid: two "different" runs with the very same losses, a loss far
 below what the tokens explain (the idea of MLPerf's reference convergence points: training rules, section
 "Reference Convergence Points"), processes that go on computing when the clock has stopped, and a model host that
-computes where it should load or answer.
+computes where it should load, or that takes more for an answer than a model's forward pass explains.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ EXPLAINED_FACTOR = 3.0
 # CPU seconds of a model host before and beside its answers. The baseline of gcide takes 0.2 s, in a run of 80 s.
 OFF_CLOCK_SECONDS = 1.0
 OFF_CLOCK_SHARE = 0.02
+# CPU seconds a token, judged over trained. A step's forward pass is a third of it: the baseline of gcide is at 0.6.
+DEAR_TO_JUDGE = 2.0
 PREFIX_ROWS = 16  # logged losses that must agree to the last digit
 
 
@@ -54,7 +56,7 @@ def review(record: RunRecord, others: Iterable[RunRecord], band: Sequence[tuple[
     """All flags of a run, beside other runs and the baseline's (tokens, loss) at several budgets."""
     return [
         *_same_losses(record, others), *_beyond_tokens(record, band), *_still_computing(record),
-        *_computes_off_the_clock(record),
+        *_computes_off_the_clock(record), *_dear_to_judge(record),
     ]  # fmt: skip
 
 
@@ -109,6 +111,19 @@ def _computes_off_the_clock(record: RunRecord) -> list[Flag]:
         f"{record.cpu_seconds or 0.0:.1f} s; compiling explains some of that, training must not"
     )
     return [Flag("computes-off-the-clock", text)]
+
+
+def _dear_to_judge(record: RunRecord) -> list[Flag]:
+    """What a model computes for an answer is its own affair, up to a cap; that it moves work there is shown."""
+    judgement = record.judgement or {}
+    spent, tokens = judgement.get("host_cpu_seconds", 0.0), judgement.get("tokens", 0)
+    if not (record.tokens and tokens and record.cpu_seconds) or spent <= OFF_CLOCK_SECONDS:
+        return []
+    ratio = (spent / tokens) / (record.cpu_seconds / record.tokens)
+    if ratio <= DEAR_TO_JUDGE:
+        return []
+    text = f"a token took {ratio:.1f} times as much CPU to judge as to train; evaluation is not on the clock"
+    return [Flag("dear-to-judge", text)]
 
 
 def explained_loss(band: Sequence[tuple[int, float]], tokens: float) -> float:

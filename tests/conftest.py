@@ -57,6 +57,7 @@ compile_cpu_seconds = 0
 timeout_seconds = {timeout}
 host_load_cpu_seconds = 10
 judging_seconds = 60
+judging_cpu_seconds = 60
 source_bytes = 65536
 line_bytes = 2048
 numeric_literals = 512

@@ -97,6 +97,22 @@ def test_a_model_host_that_computes_much_is_flagged(
     assert [flag.id for flag in review(run, [], [])] == flags
 
 
+@pytest.mark.parametrize(
+    ("spent", "tokens", "flags"),
+    [
+        (8.0, 1000, []),
+        (17.0, 1000, ["dear-to-judge"]),
+        (17.0, 100, []),  # so few were trained on that each was dear as well
+        (0.9, 10**6, []),  # a second is nothing
+        (17.0, 0, []),
+    ],
+)
+def test_a_model_that_is_dear_to_judge_is_flagged(runs: Path, spent: float, tokens: int, flags: list[str]) -> None:
+    judgement = {"host_cpu_seconds": spent, "tokens": 100}
+    run = changed(next(finished_runs(runs, "toy")), judgement=judgement, cpu_seconds=80.0, tokens=tokens)
+    assert [flag.id for flag in review(run, [], [])] == flags
+
+
 def test_nothing_is_flagged_without_a_band_or_a_loss(runs: Path) -> None:
     run = next(finished_runs(runs, "toy"))
     assert review(changed(run, val_loss=0.1), [], []) == []

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.core import host, judge, limits, referee
+from harness.core import clock, host, judge, limits
 from tests.core.children import PRELUDE
 
 MANIFEST = """
@@ -121,7 +121,7 @@ def main() -> None:
     judge.COMMAND = [sys.executable, "-P", "-m", "tests.toy_run", JUDGE]
     limits.TASKS["run", False] = TASKS
     if SLEPT in os.environ:
-        referee._suspended = lambda: 30.0 * Path(os.environ[SLEPT]).exists()
+        clock.suspended = lambda: 30.0 * Path(os.environ[SLEPT]).exists()
     if sys.argv[1:] == [JUDGE]:
         judge.main()
     else:

@@ -23,6 +23,7 @@ class Failure(StrEnum):
     PROTOCOL = "protocol-violation"
     INTERRUPTED = "interrupted"
     SUSPENDED = "suspended"
+    MACHINE_BUSY = "machine-busy"
     HOST_CRASH = "model-host-crash"
     HOST_TIMEOUT = "model-host-timeout"
     HOST_LOAD_CAP = "model-host-load-cap"

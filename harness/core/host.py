@@ -31,11 +31,13 @@ class HostCaps:
     """CPU seconds from the hello until the first (blank) batch is answered, and wall seconds for everything together.
 
     No later batch may take more CPU than the blank one plus the same seconds. Training in bursts stops there;
-    training a little with every batch changes answers from batch to batch, which the audit finds.
+    training a little with every batch changes answers from batch to batch, which the audit finds. What is dear in
+    every batch alike, an ensemble say, is held by `answers_cpu_seconds`, of all batches; None where a GPU answers.
     """
 
     load_cpu_seconds: float
     seconds: float
+    answers_cpu_seconds: float | None = None
 
 
 class ModelHost:
@@ -113,11 +115,19 @@ class ModelHost:
                 f"the model took {spent:.1f} s of CPU for one batch; the blank batch took "
                 f"{self._blank_cpu_seconds:.1f} s, and at most {self._caps.load_cpu_seconds:.0f} s more are allowed",
             )
+        most = self._caps.answers_cpu_seconds
+        if most is not None and sum(self._answers) > most:
+            raise RunFailed(Failure.HOST_ANSWER_CAP, f"the model took over {most:.0f} s of CPU to answer all batches")
 
     @property
     def extra_cpu_seconds(self) -> float:
         """What the dearest batch took beyond the median one."""
         return max(self._answers) - statistics.median(self._answers) if self._answers else 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What loading and all answers took."""
+        return self.load_cpu_seconds + sum(self._answers)
 
     def close(self) -> None:
         """Ends the host and everything it started."""

@@ -83,6 +83,7 @@ class Judgement:
     seconds: float  # with the start of the model host
     scoring_seconds: float  # from the first batch asked for to the last one scored
     audit_seconds: float  # what the audit took beyond that; the rest of it ran beside the scoring
+    host_cpu_seconds: float  # of the host that was scored, in all
     host_load_cpu_seconds: float
     host_extra_cpu_seconds: float  # of the dearest batch beyond the median one
     detour: str | None  # why the logits of a model on a GPU went through host memory
@@ -118,6 +119,7 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         seconds=round(time.monotonic() - began, 3),
         scoring_seconds=round(scored - scoring_began, 3),
         audit_seconds=round(time.monotonic() - scored, 3),
+        host_cpu_seconds=round(host.cpu_seconds, 3),
         host_load_cpu_seconds=round(host.load_cpu_seconds, 3),
         host_extra_cpu_seconds=round(host.extra_cpu_seconds, 3),
         detour=detour,
@@ -142,7 +144,7 @@ def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
     sandbox = Sandbox(
         job.trust, Path(job.source), scratch, job.threads, gpus, "host", limits_for("host", caps, gpus), rung=job.rung
     )
-    host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds)
+    host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds, caps.judging_cpu_seconds)
     return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus, build_frozen=True)
 
 

@@ -123,8 +123,12 @@ class Outcome:
     weights_digest: str | None = None
     weights_bytes: int | None = None
     suspended_seconds: float = 0.0
+    lost_seconds: float | None = None  # what others had of the run's CPUs, of which
+    stolen_seconds: float | None = None  # a hypervisor; see clock.py
+    cpus: list[int] = field(default_factory=list)  # those of the run
     consulted: list[str] = field(default_factory=list)
     judgement: dict[str, Any] | None = None
     holdout: dict[str, Any] | None = None
+    holdout_failure: str = ""  # why there is none, where it was asked for
     output_truncated: bool = False
     still_computing: list[StillComputing] = field(default_factory=list)  # at the seal

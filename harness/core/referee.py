@@ -1,8 +1,8 @@
 """The referee: launches a run, owns the clock, hands out the data, seals the weights, asks the judge.
 
 States: COMPILING (only the first time), LAUNCHED, READY, RUNNING, FINISHED, JUDGED, or FAILED with a reason.
-The clock is `time.monotonic_ns` of this process, from the act that releases the data to the seal of the
-weights. The referee returns events and an outcome; it writes no history.
+The clock is this process's (clock.py), from the act that releases the data to the seal of the weights. The
+referee returns events and an outcome; it writes no history.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.child import Child, pinned_process, split_cpus
+from harness.core.clock import BUSY_SHARE, Clock
 from harness.core.data.serve import StreamServer, open_training
 from harness.core.failures import Failure, RunFailed
 from harness.core.held_data import refuse_held_data
@@ -73,6 +74,7 @@ class Referee:
     def _run(self, stack: ExitStack) -> None:
         plan = self._plan
         run_cpus, other_cpus = split_cpus(plan.cores)
+        self._cpus = self.outcome.cpus = run_cpus
         stack.enter_context(pinned_process(other_cpus))
         self._setup_cap = plan.caps.setup_cpu_seconds
         if plan.compiled is None:
@@ -100,7 +102,7 @@ class Referee:
         refuse_held_data(weights, self._shards)
         self.outcome.judgement = self._judge(weights, run_cpus, "validation")
         if plan.judge_holdout:
-            self.outcome.holdout = self._judge(weights, run_cpus, "holdout")
+            self._judge_holdout(weights, run_cpus)
         self._enter("JUDGED")
 
     # Launch
@@ -232,10 +234,8 @@ class Referee:
             shared = {rank: [shard.descriptor for shard in self._shards] for rank in self._ranks}
         self._ranks.release()
         self._enter("RUNNING")
-        self._cpu_at_start = self._child.cpu_seconds()
-        self._suspended_at_start = _suspended()
         self._deadline = time.monotonic() + self._plan.caps.timeout_seconds
-        self._clock = time.monotonic_ns()
+        self._clock = Clock(self._cpus, self._child.cpu_seconds)
         for rank, descriptors in shared.items():
             first = [weights.descriptor] if rank == 0 else []
             self._ranks.send(rank, "start", [*first, *descriptors])
@@ -250,9 +250,9 @@ class Referee:
                 f"the weights cannot be sealed: the run keeps them mapped, or sealed them itself ({error.strerror})"
             )
             raise RunFailed(Failure.WEIGHTS_MAPPED, message) from None
-        outcome.seconds = (time.monotonic_ns() - self._clock) / 1e9
-        outcome.cpu_seconds = round(self._child.cpu_seconds() - self._cpu_at_start, 3)
-        outcome.suspended_seconds = round(_suspended() - self._suspended_at_start, 3)
+        timing = self._clock.read()
+        outcome.seconds, outcome.cpu_seconds, outcome.suspended_seconds = timing.wall, timing.cpu, timing.suspended
+        outcome.lost_seconds, outcome.stolen_seconds = timing.lost, timing.stolen
         outcome.export_seconds = self._ranks.export_seconds()
         outcome.tokens = self._server.served if self._server else self._ranks.tokens()
         outcome.tokens_counted_by = "referee" if self._server else "script"
@@ -343,11 +343,12 @@ class Referee:
     def _check_caps(self) -> None:
         caps = self._plan.caps
         if time.monotonic() > self._deadline:
-            waiting = self._ranks.behind("finished" if self.outcome.state == "RUNNING" else "ready")
-            raise RunFailed(
-                Failure.TIMEOUT,
-                f"the run took longer than {caps.timeout_seconds:.0f} s in state {self.outcome.state}{waiting}",
-            )
+            running = self.outcome.state == "RUNNING"
+            waiting = self._ranks.behind("finished" if running else "ready")
+            said = f"the run took longer than {caps.timeout_seconds:.0f} s in state {self.outcome.state}{waiting}"
+            if running and (lost := self._clock.share_lost()) > BUSY_SHARE:
+                raise RunFailed(Failure.MACHINE_BUSY, f"{said}; others had its CPUs for {lost:.0%} of the time")
+            raise RunFailed(Failure.TIMEOUT, said)
         left = self._ranks.left_early(LEFT_SECONDS)
         if left is not None:
             call = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
@@ -375,6 +376,13 @@ class Referee:
         )  # fmt: skip
         return ask_judge(job, plan.caps.judging_seconds, self._judging)
 
+    def _judge_holdout(self, weights: WeightsFile, cpus: Sequence[int]) -> None:
+        """What comes of it decides nothing, so neither does its failure."""
+        try:
+            self.outcome.holdout = self._judge(weights, cpus, "holdout")
+        except RunFailed as failed:
+            self.outcome.holdout_failure = f"{failed.reason}: {failed.message}"
+
     def _judging(self, done: int, batches: int) -> None:
         self._on_event(Event("judging", {"batch": done, "batches": batches}))
 
@@ -389,8 +397,3 @@ class Referee:
         self.outcome.reason = reason
         self.outcome.message = message
         self._enter("FAILED")
-
-
-def _suspended() -> float:
-    """Seconds this machine has slept since boot: CLOCK_BOOTTIME counts them, CLOCK_MONOTONIC does not."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

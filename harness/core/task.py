@@ -153,6 +153,7 @@ class Caps(Strict):
     timeout_seconds: float = Field(gt=0)
     host_load_cpu_seconds: float = Field(gt=0)
     judging_seconds: float = Field(gt=0)
+    judging_cpu_seconds: float | None = Field(default=None, gt=0)  # of the host that is scored; None on GPUs
     source_bytes: int = Field(gt=0)
     line_bytes: int = Field(gt=0)
     numeric_literals: int = Field(gt=0)

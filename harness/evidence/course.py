@@ -11,11 +11,11 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
+from harness.core.clock import BUSY_SHARE
 from harness.core.failures import Failure
 from harness.core.referee import CPU_RESOLUTION
 from harness.core.task import Strict
 from harness.evidence.plans import MOST_SECONDS, ArmName, CampaignPlan, Digest, Text
-from harness.machine_warnings import BUSY_WALL_OVER_CPU
 from harness.run_folder import HARNESS_ERROR, KILLED
 
 REPEATS = 3  # how often a disturbed block is repeated; the last time counts
@@ -38,6 +38,7 @@ ENDINGS: dict[str, Ending] = {
     HARNESS_ERROR: Ending.REPEAT,
     Failure.INTERRUPTED: Ending.REPEAT,
     Failure.SUSPENDED: Ending.REPEAT,
+    Failure.MACHINE_BUSY: Ending.REPEAT,
     Failure.JUDGE_CRASH: Ending.REPEAT,
     Failure.CRASH: Ending.FAILED,
     Failure.TIMEOUT: Ending.FAILED,
@@ -89,11 +90,13 @@ class RunLine(Strict):
     val_loss: float | None = Field(allow_inf_nan=False)
     seconds: float | None = Field(gt=0, lt=MOST_SECONDS)
     cpu_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)
+    lost_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)  # others had them, of the run's CPUs; None: not counted
     total_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)  # from launch to the end of judging
     tokens: int | None = Field(ge=0)
     tokens_counted_by: Text | None
     trust: Text | None
     run_digest: Digest | None  # of run.json
+    flags: list[Text] = []  # ids of what a person should look at: harness/review.py
     holdout_loss: float | None = Field(default=None, allow_inf_nan=False)  # where the plan asked for it
 
     @model_validator(mode="after")
@@ -113,11 +116,11 @@ class RunLine(Strict):
     def slot(self) -> Slot:
         return Slot(self.number, self.block, self.arm, self.attempt, self.seed)
 
-    def wall_over_cpu(self, cores: int) -> float | None:
-        """Wall-clock x cores over CPU time of a judged run; CPU time is known to `CPU_RESOLUTION` seconds only."""
-        if self.status != JUDGED or self.seconds is None or self.cpu_seconds is None:
-            return None
-        return cores * self.seconds / (self.cpu_seconds + CPU_RESOLUTION)
+    def is_disturbed(self, cores: int) -> bool:
+        """Whether others had more than 3% of the time of its cores. Idling is a run's own affair and does not count."""
+        if self.lost_seconds is None or self.seconds is None:
+            return False
+        return self.lost_seconds > BUSY_SHARE * cores * self.seconds + CPU_RESOLUTION
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,11 @@ class Course:
 def follow(plan: CampaignPlan, lines: Sequence[RunLine]) -> Course:
     """Goes through the lines in the order of the plan. Raises ValueError that names line and field where one is not.
 
-    A run that ended by no fault of its own is repeated at once, with its seed. A block in which wall-clock time is
-    more than 1.03 times CPU time in a run is repeated as a whole, with its seeds, at most three times; the last time
-    counts. That looks at no loss and no ratio, and the same seeds give the same losses, so it chooses nothing.
+    A run that ended by no fault of its own is repeated at once, with its seed. A block in which others had more than 3%
+    of the time of a run's CPUs is repeated as a whole, with its seeds, at most three times; the last time counts. That
+    looks at no loss, no ratio and nothing that the script does, so it chooses nothing.
     """
-    cores = plan.hardware.cores if plan.hardware.device == "cpu" else 0
+    cores = plan.hardware.cores if plan.hardware.device == "cpu" else None
     blocks: list[Block] = []
     counted: dict[str, RunLine] = {}
     attempt = 1
@@ -156,7 +159,7 @@ def follow(plan: CampaignPlan, lines: Sequence[RunLine]) -> Course:
         counted[line.arm] = line
         if len(counted) < len(plan.blocks[len(blocks)]):
             continue
-        disturbed = is_disturbed(list(counted.values()), cores)
+        disturbed = cores is not None and is_disturbed(list(counted.values()), cores)
         if disturbed and attempt <= REPEATS:
             attempt += 1
         else:
@@ -184,5 +187,4 @@ def _require(number: int, found: Slot, due: Slot | None) -> None:
 
 def is_disturbed(lines: Sequence[RunLine], cores: int) -> bool:
     """Whether other work slowed one of these runs. A block with a failed run is used for no time, so never."""
-    ratios = [line.wall_over_cpu(cores) for line in lines]
-    return None not in ratios and any(ratio is not None and ratio > BUSY_WALL_OVER_CPU for ratio in ratios)
+    return all(line.status == JUDGED for line in lines) and any(line.is_disturbed(cores) for line in lines)

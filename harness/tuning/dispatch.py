@@ -20,7 +20,7 @@ from harness.tuning.trials import JUDGED, Job, Trial
 from harness.tuning.worker import Answer, Order
 
 # Nothing of these is the fault of the hyperparameters: the trial is run again.
-REPEATED = {Failure.SUSPENDED, Failure.INTERRUPTED, Failure.JUDGE_CRASH}
+REPEATED = {Failure.SUSPENDED, Failure.MACHINE_BUSY, Failure.INTERRUPTED, Failure.JUDGE_CRASH}
 MOST_ATTEMPTS = 3
 # May be that of a machine that does something else: the trial is run once more, and the second time counts.
 TIMEOUTS = {Failure.TIMEOUT, Failure.HOST_TIMEOUT}

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from harness.core import clock
 from harness.core import referee as referee_module
+from harness.core.clock import Counters
 from harness.core.plan import Event, Outcome, Plan
 from harness.core.referee import Referee
 from harness.core.task import hardware_class
@@ -82,6 +84,8 @@ class Toys:
         self._count = 0
         self.events: list[Event] = []
         self.compiled: Path | None = None
+        self.counters: Counters | None = None  # what the kernel says of the run's CPUs, however busy the machine is
+        monkeypatch.setattr(clock, "read_counters", lambda cpus: self.counters)
         monkeypatch.setattr(Referee, "_launch_host", lambda *_: FakeHost())
         monkeypatch.setattr(referee_module, "ask_judge", fake_judgement)
 

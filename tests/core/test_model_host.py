@@ -136,6 +136,11 @@ def test_a_host_that_computes_while_loading_is_ended(judged: Judged) -> None:
     assert failure(judged, learns, host_load_cpu_seconds=1).reason is Failure.HOST_LOAD_CAP
 
 
+def test_a_model_that_is_dear_in_every_batch_alike_is_ended(judged: Judged) -> None:
+    dear = MODEL.replace("return self.table", "[torch.randn(1000).sort() for _ in range(5000)]; return self.table")
+    assert failure(judged, dear, judging_cpu_seconds=1).reason is Failure.HOST_ANSWER_CAP
+
+
 def test_a_host_that_floods_its_output_is_scored_and_capped(judged: Judged, tmp_path: Path) -> None:
     floods = MODEL.replace("return self.table", "print('x' * 300_000, flush=True); return self.table")
     assert judged(floods).val_loss == pytest.approx(math.log(64))

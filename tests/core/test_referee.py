@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import clock
 from harness.core import referee as referee_module
 from harness.core.child import new_cgroup
+from harness.core.clock import Counters
 from harness.core.failures import Failure
 from harness.core.sandbox import NO_LIMITS, probe
 from tests.conftest import Toy, make_toy
@@ -66,6 +68,12 @@ def test_time_out(toys: Toys) -> None:
     outcome = toys.run("run = connect_run()\nstart(run)\ntime.sleep(60)\n", timeout_seconds=1.5)
     assert outcome.reason is Failure.TIMEOUT
     assert "RUNNING" in outcome.message
+
+
+def test_a_time_out_on_cpus_that_others_had_is_the_machines(toys: Toys) -> None:
+    toys.counters = Counters(idle=0.0, stolen=0.0)  # never idle, and the script computes nothing
+    outcome = toys.run("run = connect_run()\nstart(run)\ntime.sleep(60)\n", timeout_seconds=1.5)
+    assert outcome.reason is Failure.MACHINE_BUSY
 
 
 def test_set_up_that_computes_too_long(toys: Toys) -> None:
@@ -189,8 +197,8 @@ def test_interrupt_is_an_outcome(toys: Toys, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_machine_that_slept_is_named(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 30.0])
-    monkeypatch.setattr(referee_module, "_suspended", lambda: next(clock))
+    seconds = iter([0.0, 30.0])
+    monkeypatch.setattr(clock, "suspended", lambda: next(seconds))
     outcome = toys.run(HONEST)
     assert outcome.reason is Failure.SUSPENDED
     assert outcome.suspended_seconds == 30.0

@@ -54,7 +54,7 @@ class Given:
     reason: str | None = None
     loss: float = 3.8
     seconds: float = 10.0
-    cpu_seconds: float = 10.0
+    lost_seconds: float | None = 0.0
 
 
 def usual(request: Request) -> Given:
@@ -62,7 +62,7 @@ def usual(request: Request) -> Given:
     drawn = random.Random(request.seed)
     factor = 1.0 if request.facts["arm"] == REFERENCE else 0.8
     seconds = 10.0 * factor * (1 + 0.003 * drawn.gauss(0, 1))
-    return Given(loss=3.8 + 0.0005 * drawn.gauss(0, 1), seconds=seconds, cpu_seconds=seconds)
+    return Given(loss=3.8 + 0.0005 * drawn.gauss(0, 1), seconds=seconds)
 
 
 @dataclass
@@ -107,8 +107,10 @@ def _record(run_id: str, request: Request, given: Given) -> RunRecord:
         "task": "toy", "seed": request.seed, "methods": submission.methods(request.dropped),
         "hparams": submission.hparams(request.settings), "trust": "isolated",
         "val_loss": given.loss if judged else None, "seconds": given.seconds if judged else None,
-        "cpu_seconds": given.cpu_seconds if judged else None, "times": {"JUDGED": given.seconds + 2},
+        "cpu_seconds": given.seconds if judged else None, "lost_seconds": given.lost_seconds,
+        "times": {"JUDGED": given.seconds + 2},
         "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
+        "review": [],
         "holdout": {"val_loss": given.loss + HOLDOUT_GAP} if judged and request.judge_holdout else None,
         "digests": {
             "submission": submission.digest, "task": submission.task.digest, "data": data_digest(submission.task),

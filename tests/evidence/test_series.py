@@ -90,13 +90,14 @@ def _requests(runner: FakeRunner, lines: list) -> list[Request]:
 
 def test_what_nobody_is_to_blame_for_is_repeated_with_its_seed(toy: Toy, tmp_path: Path) -> None:
     campaign, places = new_race(toy, tmp_path)
-    reasons = iter(["suspended", "interrupted", "judge-crash"])
-    runner = FakeRunner(lambda request: Given(next(reasons, None)) if len(runner.started) < 4 else usual(request))
+    reasons = iter(["suspended", "interrupted", "machine-busy", "judge-crash"])
+    runner = FakeRunner(lambda request: Given(next(reasons, None)) if len(runner.started) < 5 else usual(request))
     finished = finish(campaign.folder, places, runner)
-    assert [line.status for line in finished.lines[:4]] == ["suspended", "interrupted", "judge-crash", "JUDGED"]
-    assert len({line.seed for line in finished.lines[:4]}) == 1
+    ends = [line.status for line in finished.lines[:5]]
+    assert ends == ["suspended", "interrupted", "machine-busy", "judge-crash", "JUDGED"]
+    assert len({line.seed for line in finished.lines[:5]}) == 1
     verdict = verdict_of(finished)
-    assert verdict is not None and verdict.repeated == 3
+    assert verdict is not None and verdict.repeated == 4
 
 
 def test_an_interrupted_run_stops_the_campaign(toy: Toy, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_a_run_that_keeps_ending_by_no_fault_of_its_own_needs_a_person(toy: Toy,
 def test_a_disturbed_pair_is_repeated_at_most_three_times_and_all_are_kept(toy: Toy, tmp_path: Path) -> None:
     campaign, places = new_race(toy, tmp_path)
     runner = FakeRunner(
-        lambda request: Given(seconds=20.0, cpu_seconds=19.0) if len(runner.started) <= 8 else usual(request)
+        lambda request: Given(seconds=20.0, lost_seconds=1.0) if len(runner.started) <= 8 else usual(request)
     )
     finished = finish(campaign.folder, places, runner)
     assert [line.attempt for line in finished.lines[:10]] == [1, 1, 2, 2, 3, 3, 4, 4, 1, 1]
@@ -127,12 +128,22 @@ def test_a_disturbed_pair_is_repeated_at_most_three_times_and_all_are_kept(toy: 
 def test_the_last_repetition_counts(toy: Toy, tmp_path: Path) -> None:
     campaign, places = new_race(toy, tmp_path)
     runner = FakeRunner(
-        lambda request: Given(seconds=20.0, cpu_seconds=19.0) if len(runner.started) <= 2 else usual(request)
+        lambda request: Given(seconds=20.0, lost_seconds=1.0) if len(runner.started) <= 2 else usual(request)
     )
     finished = finish(campaign.folder, places, runner)
     first = finished.course.blocks[0]
     assert (first.attempts, first.disturbed) == (2, False)
     assert all((line.seconds or 0) < 12 for line in first.runs.values())
+
+
+@pytest.mark.parametrize("lost", [0.0, None])
+def test_a_run_that_idles_is_not_repeated(toy: Toy, tmp_path: Path, lost: float | None) -> None:
+    """A script that sleeps where it sees that it is slow must not be given another chance for it."""
+    campaign, places = new_race(toy, tmp_path)
+    idles = Given(seconds=20.0, lost_seconds=lost)
+    runner = FakeRunner(lambda request: idles if len(runner.started) == 1 else usual(request))
+    first = finish(campaign.folder, places, runner).course.blocks[0]
+    assert first.attempts == 1 and max(line.seconds or 0 for line in first.runs.values()) == 20.0
 
 
 @pytest.mark.parametrize("failures", [1, 2])
