@@ -21,6 +21,7 @@ from harness.campaign import Request, data_digest, plain_name
 from harness.core.files import read_file
 from harness.core.task import Task
 from harness.errors import UserError
+from harness.evidence.bundles import keep_bundles
 from harness.evidence.course import JUDGED, Course, Ending, RunLine, Slot
 from harness.evidence.folder import LOCK, Campaign
 from harness.evidence.locks import held, timing_alone
@@ -142,6 +143,7 @@ def absorb(campaign: Campaign[Any], journal: Journal) -> list[RunLine]:
             raise UserError(f"{journal.path}: {what}, where {len(campaign.lines)} is due", START_NEW)
         campaign.append(_line(campaign, slot, start, ends.get(start.run), journal.path.parent))
         added.append(campaign.lines[-1])
+    keep_bundles(campaign, journal.path.parent)
     return added
 
 
