@@ -25,7 +25,7 @@ def adopt(tuning: Tuning) -> tuple[Finalist, dict[str, Value]]:
     candidates = [f for f in finalists(design, tuning.table) if same_budget(design.tokens(f.hparams), budget)]
     if not candidates:
         remedy = "run speedrun tune with --stage finalists first"
-        raise UserError(f"{tuning.table.path}: no finalist of {budget:,} tokens has run on every seed", remedy)
+        raise UserError(f"{tuning.table.path}: no finalist has run on every seed at the declared budget", remedy)
     chosen = candidates[0]
     point = design.point({name: value for name, value in chosen.hparams.items() if name != steps})
     changed = {name: value for name, value in point.items() if value != design.declared[name]}
