@@ -25,18 +25,20 @@ def budget(
     as_json: options.Json = False,
     data_dir: options.DataDir = options.DATA_DIR,
     runs_dir: options.RunsDir = options.RUNS_DIR,
+    records_dir: options.RecordsDir = options.RECORDS_DIR,
 ) -> None:
     """Find the smallest budget that reaches the target. Stop it at any time; the same command goes on."""
     from dataclasses import asdict
 
     from harness.core.task import hardware_class, load_task
+    from harness.evidence.sides import Where
     from harness.submission import load_submission
     from harness.tuning.adopt import declare
-    from harness.tuning.budget import BudgetSearch
+    from harness.tuning.budget import BudgetSearch, least_spread
     from harness.tuning.dispatch import Place
 
     loaded = load_submission(options.submission_folder(submission), load_task(task) if task else None)
-    search = BudgetSearch(loaded, name, margin)
+    search = BudgetSearch(loaded, name, margin, least_spread(Where(loaded.task.name, hardware, records_dir)))
     place = Place(loaded, hardware_class(hardware), data_dir, runs_dir, workers)
     target = loaded.task.target.val_loss
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +15,19 @@ from harness.paths import SUBMISSIONS
 if TYPE_CHECKING:
     from harness.evidence.reverts import Change
     from harness.evidence.sides import Where
+    from harness.submission import Submission
     from harness.tuning.dispatch import Place
+    from harness.tuning.retune import Plan
     from harness.tuning.trials import Trial
 
 Dropped = Annotated[list[str] | None, typer.Option("--drop", metavar="M", help="Leave this method out.")]
 Added = Annotated[list[str] | None, typer.Option("--add", metavar="M", help="Take this method in, --from SUB.")]
 Source = Annotated[str | None, typer.Option("--from", metavar="SUB", help="What has the method to add.")]
 Trials = Annotated[int | None, typer.Option(help="First retune what is left within so many trials, then its budget.")]
-Tuned = Annotated[list[str] | None, typer.Option("--tune", metavar="NAME", help="Only this hyperparameter.")]
+Tuned = Annotated[
+    list[str] | None,
+    typer.Option("--tune", metavar="NAME", help="Retune this; by default what RECORD does not ask for."),
+]
 
 
 def revert(
@@ -52,7 +58,9 @@ def revert(
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
     from harness.submission import load_submission
+    from harness.tuning.budget import least_spread
     from harness.tuning.dispatch import Place
+    from harness.tuning.retune import Plan
 
     if bool(drop) == bool(add) or bool(add) != (source is not None):
         raise typer.BadParameter("give --drop M, or --add M --from SUB")
@@ -67,11 +75,12 @@ def revert(
         tell(f"{found.id} is not the reigning record, against which its revert is raced")
     made = candidate_of(change, into, where.hardware, tell)
     tell(f"candidate: {made}")
-    own_task = submission_of_record(folder).task
+    parent = submission_of_record(folder)
     if trials is not None:
-        place = Place(load_submission(made, own_task), hardware_class(where.hardware), data_dir, runs_dir, workers)
-        _retune(made, place, tune or [], trials, found.seconds, silent=as_json)
-    verdict = attempt(load_submission(made, own_task), str(made), where, Places(data_dir, runs_dir), silent=as_json)
+        place = Place(load_submission(made, parent.task), hardware_class(where.hardware), data_dir, runs_dir, workers)
+        plan = Plan(trials, found.seconds, tune or [])
+        _retune(made, parent, place, plan, least_spread(where), silent=as_json)
+    verdict = attempt(load_submission(made, parent.task), str(made), where, Places(data_dir, runs_dir), silent=as_json)
     if not as_json:
         output.line(_said(change, verdict.verdict.value == "record"))
 
@@ -95,15 +104,18 @@ def _change(folder: Path, dropped: list[str], added: list[str], source: str | No
     return Change(folder, (), tuple(dict.fromkeys(added)), other)
 
 
-def _retune(folder: Path, place: Place, names: list[str], trials: int, seconds: float, silent: bool) -> None:
+def _retune(folder: Path, parent: Submission, place: Place, plan: Plan, spread: float, silent: bool) -> None:
     """Retunes the candidate once; the digest that it then has says that it is done. Exits with 130 after Ctrl-C."""
-    from harness.evidence.reverts import read_revert, write_revert
+    from harness.evidence.reverts import newly_asked, read_revert, write_revert
     from harness.submission import load_submission
+    from harness.tuning.protocol import protocol_path
     from harness.tuning.retune import retune
 
     kept = read_revert(folder)
     if kept.retuned == place.submission.digest:
         return
+    if not plan.names and not protocol_path(folder).exists():
+        plan = replace(plan, fresh=newly_asked(place.submission, parent, place.hardware))
 
     def tell(trial: Trial) -> None:
         loss = f"loss {trial.val_loss:.4f}" if trial.val_loss is not None else f"FAILED: {trial.status}"
@@ -111,7 +123,7 @@ def _retune(folder: Path, place: Place, names: list[str], trials: int, seconds: 
             output.note(f"{trial.job.stage:<10} number {trial.job.number:<4} {loss}  {trial.seconds:.0f} s")
 
     try:
-        done = retune(folder, place, names, trials, seconds, tell)
+        done = retune(folder, place, plan, tell, spread)
     except KeyboardInterrupt:
         output.note("stopped; the same command goes on")
         raise typer.Exit(output.INTERRUPTED) from None

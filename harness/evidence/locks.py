@@ -13,19 +13,21 @@ from pathlib import Path
 from harness.errors import UserError
 
 HOLDER_BYTES = 500
+REMEDY = "wait until it has ended, or end it with Ctrl-C: it can be resumed"
 
 
 @contextmanager
-def held(path: Path, holder: str, what: str, remedy: str) -> Iterator[None]:
+def held(path: Path, holder: str, what: str, remedy: str, shared: bool = False) -> Iterator[None]:
     """Holds the lock file `path`, in which `holder` is written; raises UserError at once when another process has it.
 
-    `what` begins that message. A lock of our own and not filelock's, which empties the file on every try: here the
-    holder's name stays readable. The file of another user can be locked, too, but not written.
+    `what` begins that message. `shared`: with others that share it, of whom the file names the last one to begin. A
+    lock of our own and not filelock's, which empties the file on every try: here the holder's name stays readable. The
+    file of another user can be locked, too, but not written.
     """
     descriptor, writable = _open(path)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             named = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace").strip() or "unknown"
             raise UserError(f"{what}: {named}", remedy) from None
@@ -52,14 +54,28 @@ def _open(path: Path) -> tuple[int, bool]:
 
 @contextmanager
 def timing_alone(holder: str) -> Iterator[None]:
-    """Holds the lock of this machine that every timed campaign takes. Raises UserError when another one has it."""
-    path = Path(tempfile.gettempdir()) / "speedrun-timed-campaign.lock"
-    what = "another campaign is being timed on this machine, and each would slow the other"
-    with held(path, holder, what, "wait until it has ended, or end it with Ctrl-C: it can be resumed"):
+    """Holds the lock of this machine that every timed campaign takes. Raises UserError when another one has it.
+
+    A tuning shares it with other tunings, and counts as another one.
+    """
+    what = "a tuning runs or another campaign is being timed on this machine, and each would slow the other"
+    with held(_machine_lock(), holder, what, REMEDY):
+        yield
+
+
+@contextmanager
+def untimed(holder: str) -> Iterator[None]:
+    """Keeps timed campaigns from this machine; several may do so side by side. Raises UserError while one is timed."""
+    what = "a campaign is being timed on this machine, and would be slowed"
+    with held(_machine_lock(), holder, what, REMEDY, shared=True):
         yield
 
 
 def require_idle_machine() -> None:
-    """Raises UserError while a campaign is being timed on this machine: before a plan is made that could not begin."""
+    """Raises UserError where a campaign could not be timed on this machine now: before a plan is made for it."""
     with timing_alone("a campaign that is being planned"):
         pass
+
+
+def _machine_lock() -> Path:
+    return Path(tempfile.gettempdir()) / "speedrun-timed-campaign.lock"

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from harness.bundle import write_atomically
-from harness.checks.runs import same_training
+from harness.checks.runs import Trials, same_training
 from harness.core.owned import PREFIX, TemporaryFolder
-from harness.core.task import Strict, Task, hardware_class
+from harness.core.task import HardwareClass, Strict, Task, hardware_class
 from harness.dropping import BY_HAND, MANIFEST, source_without, with_field, without_tables
 from harness.errors import UserError
 from harness.evidence.json_file import read_object
@@ -119,6 +119,20 @@ def _made(change: Change, folder: Path, hardware: str, tell: Callable[[str], Non
     return candidate
 
 
+def newly_asked(candidate: Submission, parent: Submission, hardware: HardwareClass) -> list[str]:
+    """The hyperparameters that a candidate asks for and its parent does not, by a dry run of each.
+
+    Those of the fallback, which nothing tuned while the method was on; or those of a method that was added.
+    """
+    asked = []
+    for submission in (candidate, parent):
+        with TemporaryFolder(f"{PREFIX}revert-") as temporary:
+            trials = Trials(submission, hardware, temporary)
+            trials.dry_run([])
+            asked.append(trials.consulted & {f"hparams.{name}" for name in submission.manifest.hparams})
+    return sorted(name.removeprefix("hparams.") for name in asked[0] - asked[1])
+
+
 def constants_left(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[str]:
     """Where a folded toggle is an argument or an attribute, so that what hangs on it was not cut: file and line."""
     return [
@@ -170,10 +184,15 @@ def require_lineage(source: Submission, added: Sequence[str], where: Where) -> N
     records = [load_record(folder) for folder in history(where)]
     own = any(record.submission == source.digest for record in records)
     parent = source.manifest.parent
-    if not own and not any(parent in (record.id, record.id.rpartition("-")[0]) for record in records if parent):
+    if not own and not any(parent in (record.id, _short_id(record.id)) for record in records):
         what = f"{source.folder}: is no record of {where.task} on {where.hardware}, and names none as its parent"
         raise UserError(what, "add a method from a submission of the same lineage")
     source.methods(list(added))
+
+
+def _short_id(record: str) -> str:
+    """gcide/cpu-1thread/002 of gcide/cpu-1thread/002-without-muon: a slug may hold hyphens."""
+    return record[: record.rindex("/") + 4]
 
 
 def _written(files: Mapping[str, bytes], folder: Path, task: Task) -> Submission:

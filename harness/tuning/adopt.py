@@ -10,18 +10,25 @@ from harness.bundle import write_atomically
 from harness.errors import UserError
 from harness.submission import Submission, Value, load_submission
 from harness.tuning.analysis import Finalist, finalists
+from harness.tuning.design import same_budget
 from harness.tuning.tune import Tuning
 
 
 def adopt(tuning: Tuning) -> tuple[Finalist, dict[str, Value]]:
-    """Declares the finalist of the lowest mean loss; returns it with the values that changed. Raises UserError."""
-    candidates = finalists(tuning.design, tuning.table)
+    """Declares the finalist of the lowest mean loss; returns it with the values that changed. Raises UserError.
+
+    Only finalists of the declared budget count: one that read more tokens has a lower loss for that alone. The budget
+    stays as declared, so that steps change only where the tokens of a step do.
+    """
+    design, steps = tuning.design, tuning.protocol.budget.steps
+    budget = design.tokens(design.declared)
+    candidates = [f for f in finalists(design, tuning.table) if same_budget(design.tokens(f.hparams), budget)]
     if not candidates:
         remedy = "run speedrun tune with --stage finalists first"
-        raise UserError(f"{tuning.table.path}: no finalist has run on every seed", remedy)
+        raise UserError(f"{tuning.table.path}: no finalist has run on every seed at the declared budget", remedy)
     chosen = candidates[0]
-    declared = tuning.design.declared
-    changed = {name: value for name, value in chosen.hparams.items() if value != declared[name]}
+    point = design.point({name: value for name, value in chosen.hparams.items() if name != steps})
+    changed = {name: value for name, value in point.items() if value != design.declared[name]}
     declare(tuning.submission, changed)
     return chosen, changed
 

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.submission import Value
-from harness.tuning.design import Design, losses_at
+from harness.tuning.design import Design, best, losses_at
 from harness.tuning.protocol import Knob
 from harness.tuning.trials import Hparams, Trial, TrialTable
 
 BOOTSTRAP_SAMPLES = 2000
 BAND = (0.05, 0.95)
 ERRORS = 2.0  # standard errors by which a point must be better before it counts as better
+
+EDGE = 0.05  # of a box: nearer than this share of its span to an end counts as at the end
 
 FloatArray = NDArray[np.float64]
 
@@ -224,6 +226,15 @@ def grid(design: Design, table: TrialTable, first: str, second: str, seeds: Sequ
         better = min(ranked)[1:]
     rows, columns = [row[0].hparams[first] for row in points], [point.hparams[second] for point in points[0]]
     return Grid(first, second, rows, columns, points, better)
+
+
+def at_edges(design: Design, table: TrialTable) -> list[str]:
+    """The searched knobs by which the best point of the search lies at an edge of its box, where that is no bound."""
+    stage, found = design.protocol.stages.search, best(table.of_stage("search"), 1)
+    knobs = {name: design.protocol.knobs[name] for name in stage.knobs} if stage else {}
+    boxes = {name: knob for name, knob in knobs.items() if knob.values is None and not knob.bounded}
+    shares = {name: knob.share(float(t.job.hparams[name])) for t in found for name, knob in boxes.items()}
+    return [name for name, share in shares.items() if not EDGE < share < 1 - EDGE]
 
 
 def smallest_difference(noise: float, seeds: int) -> float:

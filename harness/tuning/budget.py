@@ -16,7 +16,10 @@ import numpy as np
 
 from harness.core.data.prepare import require_prepared
 from harness.errors import UserError
+from harness.evidence.calibration import calibration_for, calibration_path, provisional_calibration
+from harness.evidence.sides import Where
 from harness.statistics import BudgetRuns, Slope, effect_for_power, estimate_slope, sequential_plan
+from harness.statistics.decision import SPREAD_FLOOR
 from harness.submission import Submission
 from harness.tuning.design import SEED_LIMIT
 from harness.tuning.dispatch import Dispatcher, Place
@@ -61,8 +64,31 @@ class Found:
     runs: int
 
 
-def decide(losses: Losses, declared: int, target: float, margin: float | None) -> Ask | Found:
-    """What to do after the runs so far; losses (nats) by budget. Without `margin` it is chosen for 90% power.
+@dataclass(frozen=True)
+class Goal:
+    """Nats: the target, and how far below it the mean loss shall be. Without `margin` it is chosen for 90% power.
+
+    For that the spread of a run is taken for no less than `least_spread`.
+    """
+
+    target: float
+    margin: float | None = None
+    least_spread: float = 0.0
+
+    def margin_at(self, spread: float) -> float:
+        """The margin where a run's loss has this standard deviation."""
+        return _power_effect() * max(spread, self.least_spread) if self.margin is None else self.margin
+
+
+def least_spread(where: Where) -> float:
+    """What `submit` takes a run's standard deviation for at least; 0 where there is no calibration to know it from."""
+    there = calibration_path(where).exists()
+    calibration = calibration_for(where) if there else provisional_calibration(where)
+    return SPREAD_FLOOR * calibration.loss_spread if calibration else 0.0
+
+
+def decide(losses: Losses, declared: int, goal: Goal) -> Ask | Found:
+    """What to do after the runs so far; losses (nats) by budget, those of every budget on the same seeds in order.
 
     Raises UserError where the budgets do not lead to the target.
     """
@@ -71,8 +97,8 @@ def decide(losses: Losses, declared: int, target: float, margin: float | None) -
             return Ask(budget, FIRST_RUNS)
     if len(losses) == 1:
         only, runs = next(iter(losses.items()))
-        return Ask(round(only * (1.4 if np.mean(runs) > target else 0.7)), FIRST_RUNS)
-    found = _crossing(losses, target, margin)
+        return Ask(round(only * (1.4 if np.mean(runs) > goal.target else 0.7)), FIRST_RUNS)
+    found = _crossing(losses, goal)
     nearest = min(losses, key=lambda budget: abs(math.log(budget / found.budget)))
     if abs(math.log(nearest / found.budget)) > NEAR:
         if len(losses) >= MOST_BUDGETS:
@@ -82,12 +108,12 @@ def decide(losses: Losses, declared: int, target: float, margin: float | None) -
     return found if len(losses[nearest]) >= LAST_RUNS else Ask(nearest, LAST_RUNS)
 
 
-def _crossing(losses: Losses, target: float, margin: float | None) -> Found:
+def _crossing(losses: Losses, goal: Goal) -> Found:
     """Where the line through the nearest budgets crosses target - margin, no farther out than FARTHEST."""
     spread = _pooled_spread(losses)
-    wanted = _power_effect() * spread if margin is None else margin
-    goal = target - wanted
-    nearest, second, *_ = sorted(losses, key=lambda budget: abs(float(np.mean(losses[budget])) - goal))
+    margin = goal.margin_at(spread)
+    wanted = goal.target - margin
+    nearest, second, *_ = sorted(losses, key=lambda budget: abs(float(np.mean(losses[budget])) - wanted))
     near = [budget for budget in losses if budget == second or 1 / FITTED < budget / nearest < FITTED]
     try:
         slope = estimate_slope([BudgetRuns(budget, tuple(losses[budget])) for budget in near]).slope
@@ -97,12 +123,13 @@ def _crossing(losses: Losses, target: float, margin: float | None) -> Found:
     counts = np.array([len(losses[budget]) for budget in near])
     middle = float(np.average(np.log(near), weights=counts))
     mean = float(np.average([np.mean(losses[budget]) for budget in near], weights=counts))
-    distance = (mean - goal) / slope.nats_per_efold
+    distance = (mean - wanted) / slope.nats_per_efold
     log_budget = float(np.clip(middle + distance, *np.log([min(losses) / FARTHEST, max(losses) * FARTHEST])))
-    error_of_mean = spread / math.sqrt(counts.sum()) / slope.nats_per_efold
+    seeds = counts.max()  # a seed that is lucky at one budget may be so at all: its runs count once
+    error_of_mean = spread / math.sqrt(seeds) / slope.nats_per_efold
     error = math.hypot(error_of_mean, distance * slope.standard_error / slope.nats_per_efold)
     budget = math.ceil(math.exp(log_budget))
-    return Found(budget, goal, wanted, slope, error, spread, sum(map(len, losses.values())))
+    return Found(budget, wanted, margin, slope, error, spread, sum(map(len, losses.values())))
 
 
 def _pooled_spread(losses: Losses) -> float:
@@ -118,10 +145,12 @@ def _power_effect() -> float:
 class BudgetSearch:
     """Looks for the budget of one submission; its runs are kept in budget.csv, so the search can be stopped."""
 
-    def __init__(self, submission: Submission, name: str, margin: float | None) -> None:
+    def __init__(
+        self, submission: Submission, name: str, margin: float | None = None, least_spread: float = 0.0
+    ) -> None:
         self.submission = submission
         self.name = name
-        self.margin = margin
+        self.goal = Goal(submission.task.target.val_loss, margin, least_spread)
         self.hparams = submission.hparams([])
         if not isinstance(self.hparams.get(name), int):
             raise UserError(
@@ -134,7 +163,7 @@ class BudgetSearch:
         require_prepared(self.submission.task, place.data_dir)
         with working_folder(place) as (_, place), Dispatcher(place) as dispatcher:
             while True:
-                step = decide(self.losses(), self._declared, self.submission.task.target.val_loss, self.margin)
+                step = decide(self.losses(), self._declared, self.goal)
                 if isinstance(step, Found):
                     return step
                 dispatcher.run(iter(self._jobs(step)), lambda trial: self._keep(trial, tell))

@@ -15,6 +15,7 @@ from harness.tuning.trials import Hparams, Job, Trial, TrialTable
 
 CURVE_POINTS = 5
 SEED_LIMIT = 2**31
+SAME_TOKENS = 0.002
 SeedPurpose = Literal["search", "finalists", "evidence", "confirm"]
 
 
@@ -37,8 +38,8 @@ class Design:
         rule = self.protocol.budget
         hparams = {**self.declared, **{name: _like(self.declared[name], value) for name, value in changes.items()}}
         if rule.steps not in changes:
-            tokens = math.prod(_whole(self.declared[name]) for name in (rule.steps, *rule.tokens_per_step))
-            hparams[rule.steps] = round(budget * tokens / math.prod(_whole(hparams[n]) for n in rule.tokens_per_step))
+            tokens = budget * self.tokens(self.declared)
+            hparams[rule.steps] = round(tokens / math.prod(_whole(hparams[n]) for n in rule.tokens_per_step))
         for name, hparam in self.submission.manifest.hparams.items():
             problem = hparam.problem_with(hparams[name])
             if problem:
@@ -47,6 +48,11 @@ class Design:
                     f"widen the range of [hparams.{name}], or make the step of [knobs.{name}] smaller",
                 )
         return hparams
+
+    def tokens(self, hparams: Hparams) -> int:
+        """The tokens that a trial reads."""
+        rule = self.protocol.budget
+        return math.prod(_whole(hparams[name]) for name in (rule.steps, *rule.tokens_per_step))
 
     def neighbours(self, name: str) -> list[dict[str, Value]]:
         """The points of a one-knob curve in order, the declared one among them: five, or as many as are listed."""
@@ -117,6 +123,11 @@ class Design:
         used = {trial.job.seed for trial in table.trials if trial.job.hparams != here}
         fresh = (seed for seed in self.seeds("confirm", count + len(used)) if seed not in used)
         return list(itertools.islice(fresh, count))
+
+
+def same_budget(one: int, other: int) -> bool:
+    """Whether two counts of tokens are one budget: steps are whole, so that they may differ by a rounding."""
+    return math.isclose(one, other, rel_tol=SAME_TOKENS)
 
 
 def best(trials: Sequence[Trial], count: int) -> list[Trial]:

@@ -31,7 +31,8 @@ class Knob(Strict):
 
     `step` is what lies between neighbours: a factor on the scales `log` (of x) and `complement` (of 1 - x, for betas),
     a difference on the scale `linear`. `low` and `high` bound the search. `values` lists values in their place.
-    `bounded` says that the declared range ends where values end to make sense (a share of 1): a curve may end there.
+    `bounded` says that the declared range ends where values end to make sense (a share of 1): there a curve may end and
+    the best point of a search lie.
     """
 
     scale: Literal["log", "complement", "linear"] = "log"
@@ -58,9 +59,18 @@ class Knob(Strict):
     def place(self, value: float) -> float:
         """Where a value lies on the knob's scale, in steps. Raises ValueError where the scale has no such place."""
         assert self.step is not None
+        return self._on_scale(value) / (self.step if self.scale == "linear" else math.log(self.step))
+
+    def share(self, value: float) -> float:
+        """Where in the box a value lies on the knob's scale: 0 at `low`, 1 at `high`."""
+        assert self.low is not None and self.high is not None
+        low, high = self._on_scale(self.low), self._on_scale(self.high)
+        return (self._on_scale(value) - low) / (high - low)
+
+    def _on_scale(self, value: float) -> float:
         if self.scale == "linear":
-            return value / self.step
-        return math.log(1 - value if self.scale == "complement" else value) / math.log(self.step)
+            return value
+        return math.log(1 - value if self.scale == "complement" else value)
 
     def value_at(self, place: float) -> float:
         """The value at a place on the scale, rounded as all values that are tried."""

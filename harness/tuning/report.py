@@ -18,6 +18,7 @@ from harness.tuning.analysis import (
     Curve,
     Grid,
     Point,
+    at_edges,
     check,
     confirmation,
     curve,
@@ -111,11 +112,14 @@ class Report:
         edges = [c.name for c in self._curves if c.best is not None and c.best in (0, len(c.points) - 1)]
         missing = [name for name, done in self._complete().items() if not done]
         lines += better
-        if not better and not missing:
+        if not better and not missing and (self._grids or self._knob_tables()):
             lines.append("- No point of the curves, grids and checks beats the declared one by more than noise.")
         if edges:
             names = ", ".join(f"`{name}`" for name in edges)
             lines.append(f"- The lowest point of {names} is the last one of its curve: the optimum is not bracketed.")
+        outward = ", ".join(f"`{name}`" for name in at_edges(self._design, self._table))
+        if outward:
+            lines.append(f"- The best point of the search lies at an edge of its box in {outward}: search a wider one.")
         parabolas = [(c.name, c.parabola.left) for c in self._curves if c.parabola is not None]
         if parabolas:
             largest = max(parabolas, key=lambda item: item[1])

@@ -30,6 +30,20 @@ SHARE = 0.25  # on a linear one this share of the declared range
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What is to be retuned, within how many trials; `seconds`: what a run takes, for the estimate.
+
+    `names`: the hyperparameters, which must lie on a scale. Where there are none it is those of `fresh` that do, which
+    trained nothing before; and where there are none of these either, all that do.
+    """
+
+    trials: int
+    seconds: float
+    names: Sequence[str] = ()
+    fresh: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Retuned:
     """The hyperparameters that were changed, the budget that was found, and the trials and runs that it took."""
 
@@ -40,51 +54,53 @@ class Retuned:
 
 
 def retune(
-    folder: Path, place: Place, names: Sequence[str], trials: int, seconds: float, tell: Callable[[Trial], None]
+    folder: Path, place: Place, plan: Plan, tell: Callable[[Trial], None], least_spread: float = 0.0
 ) -> Retuned:  # fmt: skip
-    """Retunes a submission within so many trials, adopts the best finalist, and fits the budget to the target.
+    """Retunes a submission after a plan, adopts the best finalist, and fits the budget to the target.
 
-    `names`: the hyperparameters; all that lie on a scale where there are none. `seconds`: what a run takes, for the
-    plan. Stopped at any time, the same call goes on. Raises UserError.
+    `least_spread`: what a run's standard deviation is taken for at least when that margin is chosen. Stopped at any
+    time, the same call goes on. Raises UserError.
     """
     task = place.submission.task
     submission = load_submission(folder, task)
     path = protocol_path(folder)
     if not path.exists():
-        text = protocol_text(submission, names, trials, seconds)
+        text = protocol_text(submission, plan)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, text)
     tuning = Tuning(submission)
     tuning.run(tuning.stages(), place, lambda progress: tell(progress.trial))
     _, changed = adopt(tuning)
     adopted = load_submission(folder, task)
-    search = BudgetSearch(adopted, BUDGET, None)
+    search = BudgetSearch(adopted, BUDGET, least_spread=least_spread)
     found = search.run(_with(place, adopted), tell)
     manifest = folder / "submission.toml"
     write_atomically(manifest, with_defaults(manifest.read_text(encoding="utf-8"), {BUDGET: found.budget}, manifest))
     return Retuned(changed, found.budget, len(tuning.table.trials), found.runs)
 
 
-def protocol_text(submission: Submission, names: Sequence[str], trials: int, seconds: float) -> str:
+def protocol_text(submission: Submission, plan: Plan) -> str:
     """A protocol.toml for a submission. Raises UserError where it declares nothing to tune."""
-    if trials < FEWEST:
-        raise UserError(f"--trials {trials}: too few", f"{FINALISTS} of them compare the best points: use {FEWEST}")
+    if plan.trials < FEWEST:
+        what = f"--trials {plan.trials}: too few"
+        raise UserError(what, f"{FINALISTS} of them compare the best points: use {FEWEST}")
     declared = submission.manifest.hparams
     possible = [name for name, hparam in declared.items() if _is_on_a_scale(hparam)]
-    odd = sorted(set(names) - set(possible))
+    odd = sorted(set(plan.names) - set(possible))
     if odd or not possible:
         what = f"{submission.folder}/submission.toml: {', '.join(odd) or 'no hyperparameter'} can be varied on a scale"
         known = f"there are {', '.join(possible)}" if possible else "leave --trials out"
         raise UserError(what if not odd else what.replace(" can ", " cannot "), f"name numbers with a range: {known}")
-    knobs = {name: _box(declared[name]) for name in possible if not names or name in names}
+    names = plan.names or [name for name in possible if name in plan.fresh] or possible
+    knobs = {name: _box(name, declared[name]) for name in possible if name in names}
     if not isinstance(submission.hparams([]).get(BUDGET), int):
         raise UserError(f"{submission.folder}/submission.toml: no [hparams.{BUDGET}]", "declare it: it is the budget")
     start = {name: declared[name].default for name in knobs}
     lines = [
         "# Written by `speedrun revert --trials` before the first trial, from the declared ranges.",
-        f"seed = {int(submission.digest[:8], 16)}", "", "[budget]", f"seconds = {max(seconds, 1.0):.0f}", "",
+        f"seed = {int(submission.digest[:8], 16)}", "", "[budget]", f"seconds = {max(plan.seconds, 1.0):.0f}", "",
         *(line for name, box in knobs.items() for line in (f"[knobs.{name}]", *box, "")),
-        "[stages.search]", f"trials = {trials - FINALISTS}", "from_scouts = 0",
+        "[stages.search]", f"trials = {plan.trials - FINALISTS}", "from_scouts = 0",
         f"knobs = {json.dumps(list(knobs))}", "",
         "[[stages.search.starts]]", *(f"{name} = {json.dumps(value)}" for name, value in start.items()), "",
         "[stages.finalists]", f"points = {POINTS}", f"seeds = {SEEDS}",
@@ -97,12 +113,17 @@ def _is_on_a_scale(hparam: Hparam) -> bool:
     return isinstance(hparam.default, float) and hparam.choices is None and hparam.low != hparam.high
 
 
-def _box(hparam: Hparam) -> list[str]:
-    """The lines of a knob: where it is searched, about the declared value and inside the declared range."""
+def _box(name: str, hparam: Hparam) -> list[str]:
+    """The lines of a knob: where it is searched, about the declared value and inside the declared range.
+
+    The decay of a moving average, which its name tells, is searched by how far it is from 1.
+    """
     assert hparam.low is not None and hparam.high is not None and isinstance(hparam.default, float)
     here = hparam.default
     if hparam.log:
         scale, below, above = "log", here / FACTOR, here * FACTOR
+    elif any(word in name for word in ("beta", "momentum")) and here < hparam.high < 1:
+        scale, below, above = "complement", 1 - (1 - here) * FACTOR, 1 - (1 - here) / FACTOR
     else:
         reach = SHARE * (hparam.high - hparam.low)
         scale, below, above = "linear", here - reach, here + reach

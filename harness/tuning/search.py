@@ -26,6 +26,8 @@ from harness.tuning.protocol import Knob, SearchStage, rounded
 from harness.tuning.trials import Job, Trial, TrialTable
 
 NUMBER = "number"  # the attribute that ties a trial of Optuna to a row of trials.csv
+RANDOM_DRAWS = 2  # of a search, beside its starts and scouts
+MOST_STARTUP_TRIALS = 10  # Optuna's own default
 
 
 def scouts(design: Design) -> list[Job]:
@@ -58,7 +60,7 @@ class Space:
         self.distributions = {name: self._distribution(name, knob) for name, knob in self.knobs.items()}
 
     def values(self, parameters: dict[str, float]) -> dict[str, Value]:
-        """Values of the hyperparameters, rounded."""
+        """Values of the hyperparameters, rounded, inside the box."""
         return {name: self._value(name, parameter) for name, parameter in parameters.items()}
 
     def parameters(self, hparams: dict[str, Value]) -> dict[str, Value] | None:
@@ -77,7 +79,9 @@ class Space:
         knob = self.knobs[name]
         if knob.values is not None or self._whole[name]:
             return parameter
-        return rounded(parameter, complement=knob.scale == "complement")
+        assert knob.low is not None and knob.high is not None  # the protocol was checked
+        value = rounded(parameter, complement=knob.scale == "complement")
+        return min(max(value, knob.low), knob.high)  # rounding may lead out of the box, and of the declared range
 
     def _inside(self, name: str, value: Value) -> bool:
         knob = self.knobs[name]
@@ -136,17 +140,19 @@ class Search:
         return Job("search", number, self._seed, self._design.point(self._space.values(parameters)))
 
     def _load(self, storage: Path) -> optuna.Study:
-        """The study of this box: continued, or filled with the trials of trials.csv and the points to start from."""
+        """The study of this source and box: continued, or filled with the trials of trials.csv and the starts.
+
+        What it knows beyond trials.csv it has from a table that was moved aside or edited: then it begins anew.
+        """
         storage.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(repr(sorted(self._space.distributions.items())).encode()).hexdigest()[:12]
-        seed = self._design.protocol.seed
+        parts = (self._table.source, sorted(self._space.distributions.items()))
+        name = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
         finished = self._table.of_stage("search")
-        # A sampler that began anew with the seed of the first one would propose the same random points again.
-        sampler = TPESampler(multivariate=True, constant_liar=True, seed=(seed + len(finished)) % 2**32)
-        study = optuna.create_study(
-            study_name=digest, sampler=sampler, storage=JournalStorage(JournalFileBackend(str(storage))),
-            load_if_exists=True,
-        )  # fmt: skip
+        journal, sampler = JournalStorage(JournalFileBackend(str(storage))), self._sampler(len(finished))
+        study = optuna.create_study(study_name=name, storage=journal, sampler=sampler, load_if_exists=True)
+        if not _results(study) <= {(trial.job.number, trial.val_loss) for trial in finished}:
+            optuna.delete_study(study_name=name, storage=journal)
+            study = optuna.create_study(study_name=name, storage=journal, sampler=sampler)
         known = {trial.user_attrs.get(NUMBER): trial for trial in study.get_trials(deepcopy=False)}
         for trial in finished:
             proposed = known.get(trial.job.number)
@@ -157,6 +163,18 @@ class Search:
         for point in self._starts():
             study.enqueue_trial(point, skip_if_exists=True)
         return study
+
+    def _sampler(self, finished: int) -> TPESampler:
+        """The sampler of a search that goes on after so many trials.
+
+        One that began anew with the seed of the first one would propose the same random points again. Until there are
+        points to learn from it draws at random: the starts and scouts are such points, two draws beside them will do.
+        """
+        points = len(self._stage.starts) + self._stage.from_scouts + RANDOM_DRAWS
+        return TPESampler(
+            multivariate=True, constant_liar=True, n_startup_trials=min(MOST_STARTUP_TRIALS, points),
+            seed=(self._design.protocol.seed + finished) % 2**32,
+        )  # fmt: skip
 
     def _enter(self, study: optuna.Study, trial: Trial) -> None:
         parameters = self._space.parameters(trial.job.hparams)
@@ -176,6 +194,12 @@ class Search:
         scouted = [trial.job.hparams for trial in best(self._table.of_stage("scout"), self._stage.from_scouts)]
         points = [self._space.parameters(point) for point in [*self._stage.starts, *scouted]]
         return [point for point in points if point is not None]
+
+
+def _results(study: optuna.Study) -> set[tuple[int, float | None]]:
+    """The numbers of a study's finished trials with their losses, None for one that failed."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return {(trial.user_attrs[NUMBER], trial.value) for trial in study.get_trials(deepcopy=False, states=ended)}
 
 
 def _tell(study: optuna.Study, number: int, trial: Trial) -> None:

@@ -62,12 +62,15 @@ def key_of(hparams: Hparams, seed: int) -> tuple:
 
 
 class TrialTable:
-    """The trials of one submission, in the order in which they ended. Raises UserError on a file it cannot continue."""
+    """The trials of one submission, in the order in which they ended. Raises UserError on a file it cannot continue.
+
+    `source`: the digest of what a loss depends on besides hyperparameters and seed.
+    """
 
     def __init__(self, path: Path, submission: Submission) -> None:
         self.path = path
         self._declared = submission.manifest.hparams
-        self._source = source_digest(submission)
+        self.source = source_digest(submission)
         self.trials: list[Trial] = []
         self._by_key: dict[tuple, Trial] = {}
         for trial in self._read() if path.exists() else []:
@@ -102,7 +105,7 @@ class TrialTable:
         for trial in self.trials:
             job, loss = trial.job, "" if trial.val_loss is None else repr(trial.val_loss)
             values = [job.hparams[name] for name in self._declared]
-            after = [loss, trial.status, f"{trial.seconds:.1f}", trial.run_id, self._source[:12]]
+            after = [loss, trial.status, f"{trial.seconds:.1f}", trial.run_id, self.source[:12]]
             writer.writerow([job.stage, job.number, job.seed, *values, *after])
         return text.getvalue()
 
@@ -118,10 +121,10 @@ class TrialTable:
             message = f"{self.path}: its columns are not the declared hyperparameters (differing: {odd[:300]})"
             raise UserError(message, "move the file aside and tune again, or restore submission.toml")
         for number, row in enumerate(rows, start=2):
-            if row["source"] != self._source[:12]:
+            if row["source"] != self.source[:12]:
                 raise UserError(
                     f"{self.path}: line {number} was made with another source ({row['source']}, now "
-                    f"{self._source[:12]}): train.py, [evaluation], [methods] or the task changed since",
+                    f"{self.source[:12]}): train.py, [evaluation], [methods] or the task changed since",
                     "restore them to continue, or move the file aside and tune again",
                 )
             try:

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from harness.core.data.prepare import require_prepared
 from harness.errors import UserError
+from harness.evidence.locks import untimed
 from harness.submission import Submission
 from harness.tuning.design import Design, best
 from harness.tuning.dispatch import Dispatcher, Place
@@ -145,7 +146,8 @@ class Tuning:
 def working_folder(place: Place) -> Iterator[tuple[Path, Place]]:
     """The folder of a tuning under runs/, for one process at a time, and the place with a copy of the submission in it.
 
-    Trials run from the copy, so that the submission may be edited meanwhile. Raises UserError.
+    Trials run from the copy, so that the submission may be edited meanwhile. No campaign can be timed on this machine
+    until it is over, as trials would slow it. Raises UserError.
     """
     submission = place.submission
     folder = place.runs_dir.resolve() / "tuning" / f"{submission.task.name}-{submission.name}"
@@ -162,6 +164,7 @@ def working_folder(place: Place) -> Iterator[tuple[Path, Place]]:
         message = f"{error.filename or folder}: {error.strerror}"
         raise UserError(message, "free space, or choose another --runs-dir") from None
     try:
-        yield folder, replace(place, submission=replace(submission, folder=source))
+        with untimed(f"tuning {submission.folder}"):
+            yield folder, replace(place, submission=replace(submission, folder=source))
     finally:
         lock.release()

@@ -122,6 +122,8 @@ class AdEMAMix(torch.optim.Optimizer):
         risen = min(1.0, self.steps / max(1.0, self.ramp))
         for group in self.param_groups:
             parameters, lr, (beta1, beta2) = group["params"], group["lr"], group["betas"]
+            # Both bias corrections are taken out of the quotient: as numbers they cost no pass over the memory.
+            corrected, root = 1 - beta1**self.steps, math.sqrt(1 - beta2**self.steps)
             gradients = [parameter.grad for parameter in parameters]
             states = [self.state[parameter] for parameter in parameters]
             for parameter, state in zip(parameters, states, strict=True):
@@ -133,12 +135,11 @@ class AdEMAMix(torch.optim.Optimizer):
             torch._foreach_mul_(squares, beta2)
             torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
             scales = torch._foreach_sqrt(squares)
-            torch._foreach_div_(scales, math.sqrt(1 - beta2**self.steps))
-            torch._foreach_add_(scales, self.epsilon)
-            updates = torch._foreach_div(means, 1 - beta1**self.steps)
-            torch._foreach_add_(updates, slow_means, alpha=self.alpha * risen)
-            torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
-            torch._foreach_addcdiv_(parameters, updates, scales, value=-lr)
+            torch._foreach_add_(scales, self.epsilon * root)
+            updates = torch._foreach_add(means, slow_means, alpha=self.alpha * risen * corrected)
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_addcdiv_(parameters, updates, scales, value=-lr * root / corrected)
 
 
 def slow_decay(beta1, beta3, risen):

@@ -13,8 +13,6 @@ from torch import nn
 import harness
 
 SOFT_CAP = 15.0  # logits stay within +-15, by a smooth function
-# torch's NAdam lets its momentum rise to beta1 with a half-life that this divides; here it is beta1 from the start.
-NO_MOMENTUM_RAMP = 1e6
 
 
 class Attention(nn.Module):
@@ -105,6 +103,42 @@ def build_model(run):
     return model.to(run.device)
 
 
+class NAdamW(torch.optim.Optimizer):
+    """AdamW with Nesterov's look ahead: the mean is that of the next step, had it this gradient (Dozat 2016).
+
+    As torch.optim.NAdam with `decoupled_weight_decay`, but its momentum is beta1 from the start.
+    """
+
+    def __init__(self, groups, betas, epsilon):
+        super().__init__(groups, {"betas": betas})
+        self.epsilon = epsilon
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self):
+        self.steps += 1
+        for group in self.param_groups:
+            parameters, lr, (beta1, beta2) = group["params"], group["lr"], group["betas"]
+            gradients = [parameter.grad for parameter in parameters]
+            states = [self.state[parameter] for parameter in parameters]
+            for parameter, state in zip(parameters, states, strict=True):
+                if not state:
+                    state.update({name: torch.zeros_like(parameter) for name in ("mean", "square")})
+            means, squares = ([state[name] for state in states] for name in ("mean", "square"))
+            torch._foreach_lerp_(means, gradients, 1 - beta1)
+            torch._foreach_mul_(squares, beta2)
+            torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+            # The bias corrections are taken out of the quotient: as numbers they cost no pass over the memory.
+            ahead, now = beta1 / (1 - beta1 ** (self.steps + 1)), (1 - beta1) / (1 - beta1**self.steps)
+            root = math.sqrt(1 - beta2**self.steps)
+            scales = torch._foreach_sqrt(squares)
+            torch._foreach_add_(scales, self.epsilon * root)
+            updates = torch._foreach_add(means, gradients, alpha=now / ahead)
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
+            torch._foreach_addcdiv_(parameters, updates, scales, value=-lr * root * ahead)
+
+
 def build_optimizer(model, run):
     """NAdamW or AdamW, with a learning rate for each kind of parameter; only the blocks' matrices decay."""
     kinds = {"matrix": [], "embedding": [], "head": [], "vector": []}
@@ -122,8 +156,7 @@ def build_optimizer(model, run):
     ]
     betas, epsilon = (run.hparam("beta1"), run.hparam("beta2")), run.hparam("epsilon")
     if run.uses("nadamw"):
-        nadamw = {"decoupled_weight_decay": True, "momentum_decay": NO_MOMENTUM_RAMP}
-        return torch.optim.NAdam(groups, betas=betas, eps=epsilon, foreach=True, **nadamw)
+        return NAdamW(groups, betas, epsilon)
     return torch.optim.AdamW(groups, betas=betas, eps=epsilon, fused=True)
 
 

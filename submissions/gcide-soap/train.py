@@ -123,8 +123,10 @@ class SOAP(torch.optim.Optimizer):
     """Adam in slowly turning eigenbases (Vyas et al. 2024, https://arxiv.org/abs/2409.11321), for blocks of matrices.
 
     Every matrix is cut into square blocks, each with a left and a right factor, moving averages of G G^T and G^T G.
-    All blocks are stacked, so that each product is one call. The first step only finds bases; every `refresh` steps
-    they are improved by one power iteration. The mean of the gradients is kept in the bases and turned with them.
+    All blocks are stacked, so that each product is one call. A block's first gradient only finds its bases: the first
+    that is not zero, as a head and projections that begin at zero leave the blocks without one for a few steps. Every
+    `refresh` steps the bases are improved by one power iteration. The mean of the gradients is kept in them and turned
+    with them.
     """
 
     def __init__(self, parameters, block, lr, betas, factor_beta, epsilon, refresh, weight_decay):
@@ -135,15 +137,25 @@ class SOAP(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         (group,) = self.param_groups
-        parameters, lr, (beta1, beta2) = group["params"], group["lr"], group["betas"]
-        gradients = to_blocks([parameter.grad for parameter in parameters], self.block)
+        gradients = to_blocks([parameter.grad for parameter in group["params"]], self.block)
         outer = torch.stack([gradients @ gradients.mT, gradients.mT @ gradients])
         self.steps += 1
         if self.steps == 0:
-            self.factors = (1 - self.factor_beta) * outer
-            self.bases = torch.linalg.eigh(self.factors).eigenvectors.flip(-1)  # the largest eigenvalue first
+            self.factors, self.bases = torch.zeros_like(outer), torch.zeros_like(outer)
             self.mean, self.square = torch.zeros_like(gradients), torch.zeros_like(gradients)
-            return
+            self.waiting = torch.ones(len(gradients), dtype=torch.bool, device=gradients.device)
+        else:
+            self.update(gradients)
+        self.factors.lerp_(outer, 1 - self.factor_beta)
+        if self.waiting.any():
+            self.find_bases()
+        if self.steps > 0 and self.steps % self.refresh == 0:
+            self.turn_bases()
+
+    def update(self, gradients):
+        """Moves the parameters. Where there are no bases yet they are 0: so are the moments, and the update."""
+        (group,) = self.param_groups
+        parameters, lr, (beta1, beta2) = group["params"], group["lr"], group["betas"]
         left, right = self.bases
         turned = left.mT @ gradients @ right
         self.mean.lerp_(turned, 1 - beta1)
@@ -152,9 +164,12 @@ class SOAP(torch.optim.Optimizer):
         updates = left @ (self.mean / scale) @ right.mT
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         torch._foreach_add_(parameters, from_blocks(updates, parameters), alpha=-lr / (1 - beta1**self.steps))
-        self.factors.lerp_(outer, 1 - self.factor_beta)
-        if self.steps % self.refresh == 0:
-            self.turn_bases()
+
+    def find_bases(self):
+        """The eigenvectors of the factors, the largest eigenvalue first, of blocks that now had a gradient."""
+        found = self.waiting & self.factors[0].flatten(1).any(1)
+        self.bases[:, found] = torch.linalg.eigh(self.factors[:, found]).eigenvectors.flip(-1)
+        self.waiting &= ~found
 
     def turn_bases(self):
         """One power iteration towards the eigenvectors of the factors, those of larger eigenvalues first."""
@@ -164,7 +179,7 @@ class SOAP(torch.optim.Optimizer):
         order = (self.bases * towards).sum(-2).argsort(-1, descending=True)
         rows, columns = order[0, :, :, None], order[1, :, None, :]
         self.square = self.square.take_along_dim(rows, -2).take_along_dim(columns, -1)
-        self.bases = torch.linalg.qr(towards.take_along_dim(order[..., None, :], -1)).Q
+        self.bases = torch.linalg.qr(towards.take_along_dim(order[..., None, :], -1)).Q * ~self.waiting[:, None, None]
         left, right = self.bases
         self.mean = left.mT @ mean @ right
 

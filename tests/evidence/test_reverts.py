@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from harness.checks import statements
 from harness.cli.main import app
+from harness.core.task import hardware_class
 from harness.dropping import source_without
 from harness.errors import UserError
 from harness.evidence import reverts
@@ -19,9 +20,11 @@ from harness.evidence.records import history, load_record
 from harness.paths import SUBMISSIONS
 from harness.submission import load_submission
 from leaderboard import export, frames, site, store
+from tests.conftest import Toy
 from tests.evidence.board import Board
 from tests.evidence.fake import FakeRunner, Given
 from tests.evidence.loaded import FakeCounter, file_loaded
+from tests.toy_submission import MANIFEST, SCRIPT, write_submission
 from tests.tuning.fake_workers import FakeWorkers
 from tests.tuning.test_retune import scripted
 
@@ -33,6 +36,7 @@ def loaded(board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
     """A board with one record of two methods; nothing is run, neither to count nor to compare."""
     monkeypatch.setattr(statements, "Counter", FakeCounter)
     monkeypatch.setattr(reverts, "same_training", lambda *_: "")
+    monkeypatch.setattr(reverts, "newly_asked", lambda *_: [])
     file_loaded(board)
     return board
 
@@ -156,6 +160,21 @@ def test_a_toggle_that_is_an_argument_is_named() -> None:
     assert left == [f"train.py, line {place}"]
     muon = load_submission(SUBMISSIONS / "fineweb-muon")
     assert reverts.constants_left(muon.files, source_without(muon, ["muon"])) == []
+
+
+def test_a_short_parent_is_of_the_lineage_whatever_the_slug(loaded: Board) -> None:
+    revert(loaded, FIRST, "--drop", "ballast")  # its slug: loaded-without-ballast
+    manifest = {'authors = ["tests"]': f'authors = ["tests"]\nparent = "{SECOND}"'}
+    source = load_submission(loaded.submission("descendant", 1.0, **manifest), loaded.toy.task)
+    reverts.require_lineage(source, ["momentum"], loaded.where)
+
+
+def test_what_only_the_candidate_asks_for_is_found_by_a_dry_run(toy: Toy, tmp_path: Path) -> None:
+    parent = load_submission(write_submission(tmp_path / "parent"), toy.task)
+    script = SCRIPT.replace('lr=run.hparam("lr")', 'lr=run.hparam("lr"), weight_decay=run.hparam("decay")')
+    manifest = MANIFEST + "\n[hparams.decay]\ndefault = 0.1\nlow = 0.0\nhigh = 1.0\n"
+    candidate = load_submission(write_submission(tmp_path / "candidate", script, manifest), toy.task)
+    assert reverts.newly_asked(candidate, parent, hardware_class("cpu-1thread")) == ["decay"]
 
 
 def test_a_foreign_submission_lends_no_method(loaded: Board) -> None:

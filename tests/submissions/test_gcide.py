@@ -130,8 +130,23 @@ def test_a_protocol_plans_enough_trials_of_the_whole_budget(method: str) -> None
     assert protocol.stages.search.trials >= (12 if method in CONTROLS else 16)
     design = Design(submission, protocol)
     for start in protocol.stages.search.starts:
-        design.point(start)  # UserError where a value is out of range
-    assert design.point({})["steps"] == 2000
+        assert design.point(start)["steps"] == design.declared["steps"]  # UserError where a value is out of range
+    assert protocol.seed == load_protocol(load_submission(GCIDE_BASELINE)).seed
+
+
+@every
+def test_what_a_submission_shares_with_the_baseline_is_declared_alike(method: str) -> None:
+    """Its search begins at AdamW's tuned point, and without its method it falls back on that.
+
+    The budget is its own, and so is what its own trials found.
+    """
+    submission, folder = load_submission(GCIDE[method]), GCIDE[method]
+    found = set(load_protocol(submission).knobs) if (folder / "tuning" / "trials.csv").exists() else set()
+    shared = load_submission(GCIDE_BASELINE).hparams([])
+    own = submission.hparams([])
+    other = {name: value for name, value in shared.items() if name not in {"steps", *found} and own[name] != value}
+    remedy = f"declare the baseline's: harness.tuning.adopt.declare(load_submission(Path({str(folder)!r})), {other})"
+    assert not other, remedy
 
 
 # Muon
@@ -218,6 +233,25 @@ def test_soap_is_that_of_pytorch_optimizer(refresh: int) -> None:
     found, right = descend(soap, ours, 20), descend(reference, theirs, 20)
     assert (found[0] - leaves(shapes)[0]).norm() > 1
     torch.testing.assert_close(found, right, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("refresh", [1, 10])
+def test_a_first_gradient_of_zero_finds_no_bases(refresh: int) -> None:
+    """The baseline's projections begin at zero, so that most matrices have no gradient in the first steps."""
+    train, (late, early) = train_module("soap"), leaves([(16, 16), (16, 16)])
+    soap = train.SOAP([late, early], 16, 0.01, (0.9, 0.95), 0.9, 1e-12, refresh, weight_decay=0.0)
+    gradients = random_tensors([(16, 16)] * 4, 3)
+    for step, gradient in enumerate(gradients):
+        early.grad, late.grad = gradient, gradient if step >= 2 else torch.zeros(16, 16)
+        start = late.detach().clone()
+        soap.step()
+        if step <= 2:
+            torch.testing.assert_close(late.detach(), start, rtol=0, atol=0)  # the first one only finds bases
+        if step == 2:
+            for factor, basis in zip((gradient @ gradient.T, gradient.T @ gradient), soap.bases[:, 0], strict=True):
+                turned = basis.T @ factor @ basis
+                torch.testing.assert_close(turned, torch.diag(turned.diag()), rtol=0, atol=2e-3)
+    assert 0 < (late.detach() - start).abs().mean() < 0.05
 
 
 def test_soap_without_new_bases_is_adam_in_the_first_ones() -> None:
@@ -330,9 +364,9 @@ def test_the_half_life_of_the_slow_mean_rises_linearly() -> None:
 
 def test_nadamw_follows_its_rule() -> None:
     """AdamW whose mean is taken one step ahead, in float64."""
-    _, (nadamw,) = optimizers(GCIDE["nadamw"])
-    group = nadamw.param_groups[0]
-    parameter, rate, (beta1, beta2) = group["params"][0], group["lr"], group["betas"]
+    (parameter,), rate, (beta1, beta2), epsilon, decay = leaves([(24, 24)]), 0.01, (0.85, 0.97), 1e-8, 0.1
+    groups = [{"params": [parameter], "lr": rate, "weight_decay": decay}]
+    nadamw = train_module("nadamw").NAdamW(groups, (beta1, beta2), epsilon)
     weights = parameter.detach().double()
     mean, square = torch.zeros_like(weights), torch.zeros_like(weights)
     for step, gradient in enumerate(random_tensors([tuple(parameter.shape)] * 4, 5), start=1):
@@ -341,6 +375,17 @@ def test_nadamw_follows_its_rule() -> None:
         gradient = gradient.double()
         mean, square = beta1 * mean + (1 - beta1) * gradient, beta2 * square + (1 - beta2) * gradient**2
         ahead = beta1 * mean / (1 - beta1 ** (step + 1)) + (1 - beta1) * gradient / (1 - beta1**step)
-        scale = (square / (1 - beta2**step)).sqrt() + group["eps"]
-        weights = (1 - rate * group["weight_decay"]) * weights - rate * ahead / scale
+        scale = (square / (1 - beta2**step)).sqrt() + epsilon
+        weights = (1 - rate * decay) * weights - rate * ahead / scale
     torch.testing.assert_close(parameter.detach().double(), weights, rtol=1e-4, atol=1e-5)
+
+
+def test_nadamw_is_torchs_nadam_without_its_ramp_of_the_momentum() -> None:
+    train, shapes = train_module("nadamw"), [(24, 24), (7, 24)]
+    ours, theirs = leaves(shapes), leaves(shapes)
+    nadamw = train.NAdamW([{"params": ours, "lr": 0.01, "weight_decay": 0.1}], (0.85, 0.97), 1e-8)
+    reference = torch.optim.NAdam(
+        theirs, lr=0.01, betas=(0.85, 0.97), eps=1e-8, weight_decay=0.1, decoupled_weight_decay=True,
+        momentum_decay=1e6,  # divides the half-life of the ramp
+    )  # fmt: skip
+    torch.testing.assert_close(descend(nadamw, ours, 20), descend(reference, theirs, 20), rtol=1e-4, atol=1e-5)

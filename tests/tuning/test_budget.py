@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
+from harness.evidence.calibration import write_calibration
+from harness.evidence.sides import Where
+from harness.statistics.decision import SPREAD_FLOOR
 from harness.submission import load_submission
-from harness.tuning.budget import Ask, BudgetSearch, Found, decide
+from harness.tuning.budget import Ask, BudgetSearch, Found, Goal, _crossing, decide, least_spread
 from harness.tuning.worker import Order
 from tests.conftest import Toy
+from tests.evidence.fake import calibration
 from tests.toy_submission import MANIFEST, write_submission
 from tests.tuning.fake_workers import FakeWorkers, answer
 from tests.tuning.toy_tuning import place_of
@@ -30,7 +34,7 @@ def follow(target: float, margin: float | None, seed: int = 0) -> tuple[Found, d
     """Obeys `decide` until it has found the budget."""
     noise = np.random.default_rng(seed)
     losses: dict[int, list[float]] = {}
-    while isinstance(step := decide(losses, DECLARED, target, margin), Ask):
+    while isinstance(step := decide(losses, DECLARED, Goal(target, margin)), Ask):
         runs = losses.setdefault(step.budget, [])
         assert len(runs) < step.runs
         runs += list(loss_at(step.budget) + SPREAD * noise.standard_normal(step.runs - len(runs)))
@@ -57,10 +61,31 @@ def test_by_default_the_margin_follows_from_the_spread() -> None:
     assert found.budget > 1500
 
 
+def test_a_spread_that_came_out_small_by_luck_gives_no_small_margin() -> None:
+    goal = Goal(3.4, least_spread=0.01)
+    assert goal.margin_at(0.001) == goal.margin_at(0.01) == 2 * goal.margin_at(0.02) / 4
+    assert Goal(3.4, margin=0.005, least_spread=0.01).margin_at(0.001) == 0.005
+
+
+def test_the_spread_is_at_least_the_share_of_the_calibrated_one_that_submit_takes(tmp_path: Path) -> None:
+    where = Where("toy", "cpu-1thread", tmp_path)
+    assert least_spread(where) == 0
+    write_calibration(where, calibration())
+    assert least_spread(where) == SPREAD_FLOOR * calibration().loss_spread > 0
+
+
+def test_runs_of_one_seed_at_several_budgets_count_once() -> None:
+    """A third budget on the same seeds makes the mean no surer, however near it lies."""
+    runs = {1500: [3.396, 3.404], 2000: [3.326, 3.334]}
+    more = runs | {1740: [3.359, 3.367]}
+    errors = [_crossing(losses, Goal(3.4, 0.0)).relative_error for losses in (runs, more)]
+    assert errors[1] > 0.98 * errors[0]
+
+
 def test_a_loss_that_does_not_fall_is_an_error() -> None:
     losses = {1000: [3.5, 3.51], 1400: [3.52, 3.53]}
     with pytest.raises(UserError, match="does not fall"):
-        decide(losses, DECLARED, 3.4, 0.0)
+        decide(losses, DECLARED, Goal(3.4, 0.0))
 
 
 def test_it_goes_on_from_what_it_ran(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +115,7 @@ def test_a_failed_run_stops_it(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mon
     submission = load_submission(write_submission(tmp_path / "bigram"), toy.task)
     FakeWorkers(monkeypatch, lambda order: answer(None, "crash"))
     with pytest.raises(UserError, match=r"budget\.csv: steps=30, seed \d+ failed: crash"):
-        BudgetSearch(submission, "steps", None).run(place_of(toy, submission, tmp_path / "runs"), lambda trial: None)
+        BudgetSearch(submission, "steps").run(place_of(toy, submission, tmp_path / "runs"), lambda trial: None)
 
 
 def steps_of(order: Order) -> int:
@@ -101,4 +126,4 @@ def test_a_budget_must_be_declared_in_whole_numbers(toy: Toy, tmp_path: Path) ->
     submission = load_submission(write_submission(tmp_path / "bigram"), toy.task)
     for name in ("lr", "epochs"):
         with pytest.raises(UserError, match=f"hparams.{name}"):
-            BudgetSearch(submission, name, None)
+            BudgetSearch(submission, name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 from pathlib import Path
 
 import pytest
 
 from harness.submission import load_submission
-from harness.tuning.analysis import expected_best
 from harness.tuning.equal_budget import equal_budget, sentence
 from harness.tuning.report import Report
 from harness.tuning.trials import JUDGED, Job, Trial
@@ -18,14 +19,14 @@ BASELINE_LOSSES = [3.30, 3.26, 3.25, 3.28, None, 3.27, 3.24, 3.29]
 HALF = 0.5
 
 
-def searched(folder: Path, losses: list[float | None], budget: float = 1.0) -> Tuning:
+def searched(folder: Path, losses: list[float | None], budget: float = 1.0, seed: int = 1) -> Tuning:
     """The tuning of a folder with a search of these losses added to it."""
     tuning = Tuning(load_submission(folder))
     first = len(tuning.table.trials)
     for number, loss in enumerate(losses, first):
         hparams = tuning.design.point({}, budget)
         status = JUDGED if loss is not None else "not-finite"
-        tuning.table.add(Trial(Job("search", number, number, hparams), loss, status, 90.0, f"run-{number}"))
+        tuning.table.add(Trial(Job("search", number, seed, hparams), loss, status, 90.0, f"run-{number}"))
     return tuning
 
 
@@ -45,9 +46,11 @@ def test_as_many_draws_as_the_rival_had_trials_are_compared(baselines: Path, riv
     found = equal_budget(searched(rival, [3.27, None, 3.245]), baselines)
     assert found is not None
     assert (found.trials, found.failed, found.best, found.baseline_trials) == (3, 1, 3.245, 8)
-    assert found.expected == pytest.approx(expected_best(BASELINE_LOSSES).expected[2])
-    assert (found.low, found.high) == (3.24, 3.29)  # of three draws 94.7% are at most 3.28
-    assert found.chance == pytest.approx(1 - (7 / 8) ** 3)  # one of eight is as low
+    values = sorted(3.30 if loss is None else loss for loss in BASELINE_LOSSES)
+    draws = [min(drawn) for drawn in itertools.combinations(values, 3)]
+    assert found.expected == pytest.approx(statistics.mean(draws))
+    assert (found.low, found.high) == (3.24, 3.28)  # of 56 draws 4 have a higher best, 3 of them 3.29 or more
+    assert found.chance == pytest.approx(3 / 8)  # one of eight is as low
     assert found.difference == pytest.approx(3.245 - found.expected)
     text = sentence(found)
     assert "best of 3 trials (1 failed)" in text and "AdamW's best of 3, out of 8" in text
@@ -55,7 +58,15 @@ def test_as_many_draws_as_the_rival_had_trials_are_compared(baselines: Path, riv
 
 def test_a_rival_may_have_more_trials_than_the_baseline(baselines: Path, rival: Path) -> None:
     found = equal_budget(searched(rival, [3.3] * 100), baselines)
-    assert found is not None and found.expected == pytest.approx(3.24, abs=1e-3) and found.chance == pytest.approx(1)
+    assert found is not None and found.expected == found.low == found.high == 3.24 and found.chance == 1
+    assert "AdamW's best of all its 8: 3.2400 expected" in sentence(found)
+
+
+def test_searches_on_different_seeds_are_told(baselines: Path, rival: Path, tmp_path: Path) -> None:
+    same = equal_budget(searched(rival, [3.25]), baselines)
+    other = equal_budget(searched(copy_of_baseline(tmp_path / "other"), [3.25], seed=2), baselines)
+    assert same is not None and "different seeds" not in sentence(same)
+    assert other is not None and "ran on different seeds" in sentence(other)
 
 
 def test_only_trials_of_as_many_tokens_count(baselines: Path, rival: Path) -> None:

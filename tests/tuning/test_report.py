@@ -13,11 +13,12 @@ from harness.errors import UserError
 from harness.paths import BASELINES
 from harness.statistics import margin_for_power
 from harness.submission import load_submission
-from harness.tuning.adopt import adopt, with_defaults
+from harness.tuning.adopt import adopt, declare, with_defaults
 from harness.tuning.analysis import confirmation, finalists
 from harness.tuning.design import best
+from harness.tuning.protocol import Knob
 from harness.tuning.report import CURVES_PLOT, REPORT_FILE, TUNING_PLOT, Report
-from harness.tuning.search import Search
+from harness.tuning.search import Search, Space
 from harness.tuning.trials import JUDGED, Job, Trial
 from harness.tuning.tune import Tuning
 from tests.tuning.made_up import NOISE, run_made_up
@@ -88,6 +89,53 @@ def test_a_lost_storage_is_filled_again_from_the_trials(made_up: Path, tmp_path:
     one_more = stage.model_copy(update={"trials": stage.trials + 1})
     more = Search(tuning.design, one_more, tuning.table, tmp_path / "search.log")
     assert [job.number for job in more.jobs()] == [stage.trials]
+
+
+def numbers(search: Search) -> list[int]:
+    """Of what a search has left."""
+    return [job.number for job in search.jobs()]
+
+
+def test_the_baselines_own_search_is_filled_from_its_trials_and_not_run_again(tmp_path: Path) -> None:
+    tuning = fresh(BASELINE)
+    stage, ran = tuning.protocol.stages.search, tuning.table.of_stage("search")
+    assert stage is not None
+    search = Search(tuning.design, stage, tuning.table, tmp_path / "search.log")
+    assert len(numbers(search)) == stage.trials - len(ran)
+    known = {(trial.user_attrs.get("number"), trial.value) for trial in search._study.get_trials()}
+    assert known >= {(trial.job.number, trial.val_loss) for trial in ran}
+
+
+def test_a_table_that_was_moved_aside_leaves_no_trials_behind(made_up: Path, tmp_path: Path) -> None:
+    tuning, storage = fresh(made_up), tmp_path / "search.log"
+    stage = tuning.protocol.stages.search
+    assert stage is not None
+    Search(tuning.design, stage, tuning.table, storage)
+    bare = fresh(copy_of_baseline(tmp_path / "gcide"))
+    anew = Search(bare.design, stage, bare.table, storage)
+    assert all(trial.value is None for trial in anew._study.get_trials())
+    assert len(numbers(anew)) == stage.trials
+
+
+def test_another_source_has_a_search_of_its_own(made_up: Path, tmp_path: Path) -> None:
+    tuning, storage = fresh(made_up), tmp_path / "search.log"
+    stage = tuning.protocol.stages.search
+    assert stage is not None
+    names = {Search(tuning.design, stage, tuning.table, storage)._study.study_name}
+    script = copy_of_baseline(tmp_path / "gcide") / "train.py"
+    script.write_text(script.read_text().replace("SOFT_CAP = 15.0", "SOFT_CAP = 30.0"))
+    other = fresh(script.parent)
+    names.add(Search(other.design, stage, other.table, storage)._study.study_name)
+    assert len(names) == 2
+    again = Search(tuning.design, stage, tuning.table, storage)  # the first one is still there
+    assert numbers(again) == []
+
+
+def test_a_draw_stays_in_the_box_when_it_is_rounded(made_up: Path) -> None:
+    design = fresh(made_up).design
+    knob = Knob(scale="linear", low=0.9, high=0.9996)
+    design.protocol = design.protocol.model_copy(update={"knobs": {"beta2": knob}})
+    assert Space(design, ["beta2"]).values({"beta2": 0.99958}) == {"beta2": 0.9996}
 
 
 def test_a_spoiled_storage_is_told_with_its_remedy(made_up: Path, tmp_path: Path) -> None:
@@ -177,6 +225,31 @@ def test_a_failed_run_is_shown_as_failed(made_up: Path, tmp_path: Path) -> None:
     assert f"{point['warmup']:.6g}: failed" in Report(fresh(folder)).text()
 
 
+def test_nothing_is_said_of_points_about_the_declared_one_where_none_are_planned(tmp_path: Path) -> None:
+    folder = copy_of_baseline(tmp_path / "gcide")
+    protocol = folder / "tuning" / "protocol.toml"
+    protocol.write_text(protocol.read_text().split("[stages.curves]")[0])
+    tuning = fresh(folder)
+    tuning.table.add(Trial(Job("search", 0, 1, tuning.design.point({})), 3.3, JUDGED, 90.0, "made-up"))
+    assert "No point of the curves" not in Report(tuning).text()
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "told"),
+    [
+        ("beta1", 0.41, True),
+        ("beta1", 0.5, False),
+        ("matrix_lr", 0.039, True),
+        ("cooldown", 1.0, False),  # bounded
+    ],
+)
+def test_a_best_point_at_the_edge_of_its_box_is_told(tmp_path: Path, knob: str, value: float, told: bool) -> None:
+    tuning = fresh(copy_of_baseline(tmp_path / "gcide"))
+    hparams = tuning.design.point({knob: value})
+    tuning.table.add(Trial(Job("search", 0, 1, hparams), 3.2, JUDGED, 90.0, "made-up"))
+    assert (f"at an edge of its box in `{knob}`" in Report(tuning).text()) is told
+
+
 def test_without_trials_there_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no trial yet"):
         Report(fresh(copy_of_baseline(tmp_path / "gcide")))
@@ -198,6 +271,19 @@ def test_the_best_finalist_is_declared(made_up: Path, tmp_path: Path) -> None:
     # Another point is declared now: the confirmation takes seeds that have seen no other point.
     used = {trial.job.seed for trial in after.table.trials}
     assert not used & set(after.design.confirmation_seeds(after.table, 12))
+
+
+def test_a_budget_that_was_adopted_stays(made_up: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
+    before = fresh(folder)
+    declare(before.submission, {"steps": 1500})
+    with pytest.raises(UserError, match="at the declared budget"):
+        adopt(fresh(folder))
+    after = fresh(folder)
+    for seed in after.design.seeds("finalists", 4):
+        after.table.add(Trial(Job("finalists", seed, seed, after.design.point({})), 3.9, JUDGED, 90.0, "made-up"))
+    chosen, changed = adopt(fresh(folder))
+    assert (chosen.hparams["steps"], changed) == (1500, {})
 
 
 def test_a_default_is_changed_on_its_own_line_only(tmp_path: Path) -> None:

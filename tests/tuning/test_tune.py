@@ -14,6 +14,7 @@ import pytest
 
 from harness.bundle import read_record
 from harness.errors import UserError
+from harness.evidence.locks import require_idle_machine
 from harness.journal import Journal
 from harness.paths import ROOT
 from harness.submission import load_submission
@@ -130,6 +131,12 @@ def test_another_source_cannot_go_on(toy: Toy, tmp_path: Path) -> None:
     script.write_text(SCRIPT.replace("std=0.01", "std=0.02"))
     with pytest.raises(UserError, match="trials.csv: line 2 was made with another source"):
         Tuning(load_submission(submission.folder, toy.task))
+
+
+def test_no_campaign_is_timed_beside_a_tuning(toy: Toy, tmp_path: Path) -> None:
+    place = place_of(toy, write_tuning(toy, tmp_path / "bigram"), tmp_path / "runs")
+    with working_folder(place), pytest.raises(UserError, match="each would slow the other: process .* tuning"):
+        require_idle_machine()
 
 
 def test_only_one_process_tunes_a_submission(toy: Toy, tmp_path: Path) -> None:
