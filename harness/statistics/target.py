@@ -42,8 +42,10 @@ def reaches_target(
     `losses` in nats per token, one for every run, None for a run that diverged or timed out; `target` likewise.
     Assumes independent runs (a fresh seed each) whose losses are not strongly skewed to the right. Skewness is what
     breaks a t-test of few runs: a handful of losses that lie close together by luck looks certain. Therefore the
-    arm's own spread is used, but taken for no less than `spread_floor` (nats); 0.7 of the task's calibrated standard
-    deviation keeps the error below alpha even for exponential losses (benchmarks/results/statistics_simulation.md).
+    arm's own spread is used, but taken for no less than `spread_floor` (nats). 0.7 of the task's calibrated standard
+    deviation keeps the error below alpha even for exponential losses, where the arm is no noisier than the calibration.
+    With more spread symmetric losses keep it, skewed ones do not: at 1.5 times the calibrated spread the error is 2%
+    for a skewness of 1 and 4% for exponential losses (benchmarks/results/statistics_simulation.md).
 
     A second failed run means that the arm cannot reach the target. At a number of runs that is no look the same numbers
     are computed for display; only looks decide (`decide`). Source: Student's t with the bounds of `sequential`.
