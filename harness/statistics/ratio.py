@@ -31,7 +31,7 @@ from harness.statistics.student import (
 BOOTSTRAP_RESAMPLES = 9999
 # Fewer pairs have too few distinct resamples for a quantile near 0.003.
 BOOTSTRAP_LEAST_PAIRS = 6
-# Two pairs that differ much say nothing at all; the limit must still be a number.
+# Two pairs that differ much, or a loss that has blown up, say nothing at all; ratio and limits must still be numbers.
 LARGEST_LOG = 700.0
 
 
@@ -133,7 +133,7 @@ class RatioEstimate:
         gains = sorted(self.loss_gain / limit for limit in slope.limits(level))
         center = self.log_ratio + gain
         low, high = center - math.hypot(below, gain - gains[0]), center + math.hypot(above, gains[1] - gain)
-        return Interval(math.exp(center), math.exp(low), math.exp(min(high, LARGEST_LOG)))
+        return Interval(*(math.exp(min(max(log, -LARGEST_LOG), LARGEST_LOG)) for log in (center, low, high)))
 
 
 @dataclass(frozen=True)

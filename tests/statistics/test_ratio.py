@@ -122,6 +122,14 @@ def test_two_pairs_without_agreement_have_limits_that_are_numbers() -> None:
     assert 0 <= found.low < found.ratio < found.high < math.inf
 
 
+@given(complete_races, slopes, st.floats(1e3, 1e38), st.booleans())
+def test_a_loss_that_has_blown_up_leaves_ratio_and_limits_numbers(pairs, slope, huge: float, in_reference) -> None:
+    blown = replace(pairs[0].reference, loss=huge)
+    first = Pair(blown, pairs[0].candidate) if in_reference else Pair(pairs[0].reference, blown)
+    found = interval([first, *pairs[1:]], slope)
+    assert 0 < found.low <= found.ratio <= found.high < math.inf
+
+
 @given(complete_races, slopes)
 def test_the_split_multiplies_to_the_ratio(pairs: list[Pair], slope: Slope) -> None:
     split = split_ratio(pairs, slope, LEVEL)
