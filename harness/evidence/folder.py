@@ -2,7 +2,8 @@
 
 plan.json and the copies of the sources are on the disk before the first run. Every line of runs.jsonl is written
 whole and synced, and chained to plan.json and the lines before it: `chain` is the sha256 of the preceding chain (of
-plan.json for the first line) followed by the line without this field. So an edited, dropped or moved line, or an
+plan.json for the first line) followed by the line without this field, as it stands in the file: keys in order, no
+spaces. A field that later versions add changes no line before them. So an edited, dropped or moved line, or an
 edited plan, is found when the folder is read. As with the journal, that finds mistakes; whoever makes the whole file
 anew is found by the digests of the runs' bundles, or not at all.
 """
@@ -80,8 +81,9 @@ class Campaign(Generic[AnyPlan]):
 
     def append(self, line: RunLine) -> None:
         """Adds a line, on the disk when this returns; what a killed writer left of another is removed. UserError."""
-        chain = _chained(self.chain, line)
-        content = _canonical({**line.model_dump(mode="json"), "chain": chain}) + b"\n"
+        table = line.model_dump(mode="json")
+        chain = _chained(self.chain, table)
+        content = _canonical({**table, "chain": chain}) + b"\n"
         path = self.folder / RUNS
         try:
             new = not path.exists()
@@ -158,14 +160,15 @@ def _read_lines(campaign: Campaign[Any], content: bytes) -> None:
             follow(campaign.plan, campaign.lines)
         except ValueError as error:
             raise UserError(f"{path}: {error}", RESTORE) from None
-        if chain != _chained(campaign.chain, line):
+        if chain != (due := _chained(campaign.chain, table)):
             what = f"line {number}: chain: this line, or {PLAN}, was edited"
             raise UserError(f"{path}: {what}", RESTORE)
-        campaign.chain = chain
+        campaign.chain = due
 
 
-def _chained(previous: str, line: RunLine) -> str:
-    return hashlib.sha256(previous.encode() + _canonical(line.model_dump(mode="json"))).hexdigest()
+def _chained(previous: str, table: Any) -> str:
+    """The chain of a line, given as the table it is in the file, without its own `chain`."""
+    return hashlib.sha256(previous.encode() + _canonical(table)).hexdigest()
 
 
 def _canonical(table: Any) -> bytes:

@@ -1,4 +1,9 @@
-"""What a campaign is on paper: plan.json, with every run and its seed in order, fixed before the first run."""
+"""What a campaign is on paper: plan.json, with every run and its seed in order, fixed before the first run.
+
+`schema_version` 1 stands for the present rules too: what is repeated, what counts as failed (`course`), and how the
+runs decide (`race`, `harness.statistics`). Other rules get another number, so that what was decided under these is
+computed again under these.
+"""
 
 from __future__ import annotations
 

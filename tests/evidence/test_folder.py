@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,20 @@ def test_an_edited_line_is_named(folder: Path, field: str, value: object, said: 
     with pytest.raises(UserError, match=f"runs.jsonl: {said}") as raised:
         read_campaign(folder)
     assert raised.value.remedy
+
+
+def test_the_chain_is_over_the_line_as_it_stands_in_the_file(folder: Path) -> None:
+    """So a line written before a field existed keeps its chain."""
+    path = folder / "runs.jsonl"
+    chain = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()
+    written = []
+    for text in path.read_text().splitlines():
+        table = {name: value for name, value in json.loads(text).items() if name not in ("chain", "holdout_loss")}
+        content = json.dumps(table, sort_keys=True, separators=(",", ":"))
+        chain = hashlib.sha256((chain + content).encode()).hexdigest()
+        written.append(json.dumps({**table, "chain": chain}, sort_keys=True, separators=(",", ":")) + "\n")
+    path.write_text("".join(written))
+    assert read_campaign(folder).chain == chain
 
 
 @pytest.mark.parametrize("order", [[1, 0, 2, 3, 4, 5, 6, 7], [0, 1, 3, 4, 5, 6, 7], [0, 0, 1, 2, 3, 4, 5, 6, 7]])
