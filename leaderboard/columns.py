@@ -154,6 +154,7 @@ VERIFICATIONS = {
     "against": Column(TEXT, "the record it was raced against: its parent, or the first"),
     "pairs": Column(WHOLE, "pairs of runs; runs, where the record is the first"),
     "verdict": Column(TEXT, "what this race alone says"),
+    "target": Column(TEXT, "what these runs say about the target: shown again; not shown again; missed"),
     "agrees": Column(FLAG, "whether that agrees with what was filed"),
     "confirms": Column(FLAG, "whether this race alone shows the record to be faster"),
     "p_agrees": Column(REAL, "two-sided, that filed and found ratio differ so by chance"),

@@ -148,7 +148,7 @@ def verifications(known: History) -> list[Row]:
         {
             "record": one.name, "date": check.date, "machine": check.machine, "same_machine": check.same_machine,
             "against": short_name(check.against) if check.against else None,
-            "verdict": str(check.verdict), "agrees": check.agrees, "confirms": check.confirms, "p_agrees": check.p,
+            "verdict": str(check.verdict), "target": str(check.target), "agrees": check.agrees, "confirms": check.confirms, "p_agrees": check.p,
             "pairs": check.pairs, "filed_ratio": check.filed.ratio if check.filed else None, **_ratio(check.found),
         }
         for one in known.records

@@ -39,7 +39,7 @@ from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
-from harness.evidence.verifications import Verification, keep_verification
+from harness.evidence.verifications import Again, Verification, keep_verification
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
@@ -206,16 +206,24 @@ def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: 
         return
     print_verdict(campaign, verdict)
     if found.filed is not None:
-        output.line(
-            f"{'filed':<17} {interval(found.filed)} against {found.against}; differ by chance: p {found.p or 0:.3g}"
-        )
+        chance = "" if found.p is None else f"; differ by chance: p {found.p:.3g}"
+        output.line(f"{'filed':<17} {interval(found.filed)} against {found.against}{chance}")
     else:
         _print_repetition(found)
+    output.line(f"{'target':<17} {_target_again(found)}")
     said = "agrees" if found.agrees else "DOES NOT AGREE"
     alone = "confirms it by itself" if found.confirms else "does not show it by itself"
     output.line(
         f"{'verification':<17} {said} with {found.record}; this race {alone}", "green" if found.agrees else "red"
     )
+
+
+def _target_again(found: Verification) -> str:
+    """In words; `misses target` in the verdict would say too much where the runs leave it open."""
+    if found.target is Again.OPEN:
+        return f"{found.target} by {found.pairs} runs, nor shown to be missed: p {found.p_missed:.3g}"
+    p = found.p_target if found.target is Again.SHOWN else found.p_missed
+    return f"{found.target} by {found.pairs} runs: p {p:.3g}"
 
 
 def _print_repetition(found: Verification) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,12 +34,21 @@ from harness.evidence.records import (
     submission_of_record,
 )
 from harness.evidence.sides import Side, Where
-from harness.evidence.verdict import verdict_of
+from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.machine import Machine
-from harness.statistics import Interval, Verdict, chain_product, compare_with_direct
+from harness.statistics import Interval, Stop, TimedRun, Verdict, chain_product, compare_with_direct, reaches_target
+from harness.statistics.decision import SPREAD_FLOOR
 
 VERIFICATION = "verification.json"
-DISAGREES_BELOW = 0.01  # of the two-sided p that the two ratios differ by chance
+DISAGREES_BELOW = 0.01  # of the p that filed and found ratio, or the mean loss and the target, differ by chance
+
+
+class Again(StrEnum):
+    """What the runs of a verification say about the target. Few runs often leave it open though the record is true."""
+
+    SHOWN = "shown again"
+    OPEN = "not shown again"
+    MISSED = "missed"  # the mean loss lies above it, by more than chance, or a second run failed
 
 
 class Verification(Strict):
@@ -47,8 +57,9 @@ class Verification(Strict):
     `filed`: what the races of the history say, multiplied along the chain from `against` to the record; `found`: what
     this race says; None for the first record, which has no reference: it is run by itself. `p`: two-sided, that these
     two, for the first record the mean losses filed and found, differ so by chance. `seconds`: those of the record's
-    runs as filed and as found, means. `agrees`: p of at least 0.01, and the target not missed. `confirms`: this race
-    alone shows the record to be faster; for the first record: to reach the target.
+    runs as filed and as found, means. `p_target` is that of the verdict, `p_missed` the same test the other way round:
+    one-sided, that the mean loss lies so far above the target by chance. `agrees`: p of at least 0.01, and the target
+    not missed. `confirms`: this race alone shows the record to be faster; for the first record: to reach the target.
     """
 
     schema_version: Literal[1] = 1
@@ -67,6 +78,8 @@ class Verification(Strict):
     seconds: tuple[float, float | None]
     p: float | None
     p_target: float
+    p_missed: float
+    target: Again
     agrees: bool
     confirms: bool
     chain: Digest
@@ -101,7 +114,6 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
         raise UserError(f"{campaign.folder}: has no verdict yet", f"speedrun resume {plan.id}")
     if plan.arms[CANDIDATE].digest != record.submission:
         raise UserError(f"{campaign.folder}/{PLAN}: it raced another submission than that of {record.id}", RESTORE)
-    valid = verdict.verdict not in (Verdict.MISSES_TARGET, Verdict.INVALID)
     against, filed, p = None, None, None
     if REFERENCE in plan.arms:
         chain = [load_record(path) for path in lineage(folder)]
@@ -114,27 +126,47 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
         filed = product.interval(slope, plan.deciding.sequence.level)
         if faster is not None:
             p = compare_with_direct(product, faster.estimate, slope).p
-    elif valid:
+    else:
         p = _p_of_losses(read_campaign(folder), campaign)
     found, figures = verdict.equal_loss, verdict.arms[CANDIDATE]
-    agrees = valid and p is not None and p >= DISAGREES_BELOW
+    p_missed = _p_missed(campaign)
+    target = _target_again(verdict, p_missed)
+    agrees = target is not Again.MISSED and verdict.verdict is not Verdict.INVALID and (p or 0.0) >= DISAGREES_BELOW
     confirms = found is not None and found.low > 1 if against else verdict.verdict is Verdict.RECORD
     return Verification(
         record=record.id, against=against, campaign=plan.id, date=plan.started[:10], machine=plan.machine,
         machine_digest=plan.machine_digest, same_machine=plan.machine_digest == record.machine_digest,
         verdict=verdict.verdict, pairs=verdict.pairs, filed=filed, found=found,
         losses=(record.val_loss, figures.mean_loss), seconds=(record.seconds, figures.mean_seconds),
-        p=p, p_target=verdict.p_target,
+        p=p, p_target=verdict.p_target, p_missed=p_missed, target=target,
         agrees=agrees, confirms=confirms, chain=campaign.chain,
     )  # fmt: skip
 
 
+def _p_missed(campaign: Campaign[Any]) -> float:
+    """The test of the target with losses and target turned round, at the same looks and with the same floor."""
+    plan = campaign.plan
+    losses = [None if run is None else -run.loss for run in _candidate_runs(campaign)]
+    if not losses:
+        return 1.0
+    return reaches_target(plan.deciding.sequence, losses, -plan.target, SPREAD_FLOOR * plan.deciding.loss_spread).p
+
+
+def _target_again(verdict: CampaignVerdict, p_missed: float) -> Again:
+    """`misses target` of a race may mean that so few runs did not show it; only the test the other way round denies."""
+    failed = verdict.verdict is Verdict.MISSES_TARGET and verdict.stop is Stop.FAILED_RUNS
+    if failed or p_missed < DISAGREES_BELOW:
+        return Again.MISSED
+    return Again.SHOWN if verdict.p_target <= DISAGREES_BELOW else Again.OPEN
+
+
+def _candidate_runs(campaign: Campaign[Any]) -> list[TimedRun | None]:
+    return [timed_run(block.runs[CANDIDATE]) for block in campaign.course.blocks]
+
+
 def _p_of_losses(filed: Campaign[Any], found: Campaign[Any]) -> float | None:
     """Two-sided p of Welch's t-test on the losses of two series of the same record; None without two runs each."""
-    series = []
-    for campaign in (filed, found):
-        runs = [timed_run(block.runs[CANDIDATE]) for block in campaign.course.blocks]
-        series.append([run.loss for run in runs if run is not None])
+    series = [[run.loss for run in _candidate_runs(campaign) if run is not None] for campaign in (filed, found)]
     if min(map(len, series)) < 2:
         return None
     p = float(stats.ttest_ind(*series, equal_var=False).pvalue)

@@ -84,10 +84,35 @@ def test_a_gain_that_does_not_repeat_disagrees(chain: Board) -> None:
     assert problems(chain) == []
 
 
-def test_a_record_that_misses_the_target_here_disagrees(chain: Board) -> None:
+def test_a_record_whose_loss_lies_above_the_target_here_disagrees(chain: Board) -> None:
     chain.loss = 3.95
-    found = verify(chain, "toy/cpu-1thread/001")
-    assert (found["verdict"], found["agrees"], found["confirms"]) == ("misses target", False, False)
+    found = verify(chain, "toy/cpu-1thread/002")
+    assert (found["verdict"], found["target"], found["agrees"]) == ("misses target", "missed", False)
+    assert found["p"] >= 0.01 and found["p_missed"] < 0.01
+    assert problems(chain) == []
+
+
+def test_a_record_whose_target_so_few_runs_leave_open_agrees(chain: Board) -> None:
+    chain.loss = 3.8995
+    found = verify(chain, "toy/cpu-1thread/002")
+    assert (found["verdict"], found["target"], found["agrees"]) == ("misses target", "not shown again", True)
+    assert problems(chain) == []
+
+
+def test_what_is_left_open_is_not_called_missed(chain: Board) -> None:
+    chain.loss = 3.8995
+    said = chain.invoke("verify", "toy/cpu-1thread/002").stdout
+    assert "not shown again by 6 runs, nor shown to be missed" in said
+    assert "agrees with" in said and "DOES NOT" not in said
+
+
+def test_a_record_two_runs_of_which_fail_here_disagrees(chain: Board) -> None:
+    usual = chain.outcome
+    failing = FakeRunner(lambda request: Given("crash") if request.facts["arm"] == "candidate" else usual(request))
+    chain.runner = failing
+    said = chain.invoke("verify", "toy/cpu-1thread/002").stdout
+    assert "DOES NOT AGREE" in said and "differ by chance" not in said
+    assert problems(chain) == []
 
 
 def test_an_interrupted_verification_is_resumed_and_attached(chain: Board) -> None:
