@@ -23,7 +23,7 @@ from harness.cli.campaign_view import (
 )
 from harness.errors import UserError
 from harness.evidence.ablations import ABLATIONS, keep_ablation
-from harness.evidence.calibration import Resolution, calibrate, resolution, write_calibration
+from harness.evidence.calibration import Resolution, calibrate, changed_since, resolution, write_calibration
 from harness.evidence.filing import file_record
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
 from harness.evidence.plans import (
@@ -133,8 +133,9 @@ def _announce(campaign: Campaign[DecidedCampaign]) -> None:
     if len(same) < len(plan.arms):
         output.note("both arms are the same: this tries the machine and the statistics")
     output.note(f"calibration: {describe_calibration(plan.calibration)}")
-    if plan.calibration.machine_digest != plan.machine_digest:
-        output.warn(f"warning: calibrated on another machine ({plan.calibration.machine}): speedrun calibrate")
+    if changed := changed_since(plan.calibration, plan):
+        measured = f"calibrated on {plan.calibration.machine}, with another {', another '.join(changed)}"
+        output.warn(f"warning: {measured}: speedrun calibrate")
     is_race = REFERENCE in plan.arms
     if is_race:
         first, *too_noisy = describe_resolution(resolution(plan.calibration, plan.deciding.sequence))

@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.evidence.course import JUDGED, Course, RunLine
 from harness.evidence.folder import CALIBRATION, Campaign
 from harness.evidence.json_file import read_object
-from harness.evidence.plans import Calibration, CalibrationCampaign, ScheduledRun
+from harness.evidence.plans import Calibration, CalibrationCampaign, CampaignPlan, ScheduledRun
 from harness.evidence.series import arm_of, conditions
 from harness.evidence.sides import Side, Where
 from harness.machine import Machine
@@ -33,6 +33,7 @@ from harness.statistics import (
     pairs_to_resolve,
     sequential_plan,
 )
+from harness.submission import load_submission
 
 MULTIPLES = (0.7, 1.0, 1.4)
 BLOCKS, QUICK_BLOCKS = 6, 2  # runs of every multiple
@@ -89,6 +90,7 @@ def calibrate(campaign: Campaign[CalibrationCampaign], course: Course) -> Calibr
         facts={
             "task": plan.task, "hardware_class": plan.hardware_class, "provisional": False, "source": plan.id,
             "measured": plan.started[:10], "submission": next(iter(plan.arms.values())).digest,
+            "core_digest": plan.core_digest, "task_digest": plan.task_digest, "data_digest": plan.data_digest,
             "machine": plan.machine, "machine_digest": plan.machine_digest,
             "run_seconds": float(np.median([line.seconds or 0.0 for line in whole])),
             "total_seconds": float(np.median([line.total_seconds or line.seconds or 0.0 for line in whole])),
@@ -123,7 +125,8 @@ def provisional_calibration(where: Where) -> Calibration | None:
         facts={
             "task": where.task, "hardware_class": where.hardware, "provisional": True,
             "source": f"{REFERENCE_FILE} and {BAND_FILE} of baselines/adamw/{where.task}", "measured": "",
-            "submission": references[0].submission_digest, "machine": references[0].machine,
+            "submission": references[0].submission_digest, "core_digest": None, "task_digest": None,
+            "data_digest": None, "machine": references[0].machine,
             "machine_digest": references[0].machine_digest, "run_seconds": seconds, "total_seconds": seconds,
         },
     )  # fmt: skip
@@ -134,14 +137,26 @@ def calibration_path(where: Where) -> Path:
     return where.records / where.task / where.hardware / CALIBRATION
 
 
+def baseline_digest(task: str) -> str | None:
+    """The digest of the present baseline of a task; None where it has none. Raises UserError."""
+    folder = BASELINES / "adamw" / task
+    return load_submission(folder).digest if (folder / "submission.toml").is_file() else None
+
+
 def calibration_for(where: Where) -> Calibration:
-    """The calibration of a task and class, or its provisional stand-in. Raises UserError where there is neither."""
+    """The calibration of a task and class, or its provisional stand-in, which must be of the present baseline.
+
+    Raises UserError where there is neither.
+    """
     path = calibration_path(where)
     if not path.exists():
         found = provisional_calibration(where)
         if found is None:
             what = f"{path}: no calibration of {where.task} on {where.hardware}"
             raise UserError(what, "measure it once: speedrun calibrate")
+        if found.submission != baseline_digest(where.task):
+            what = f"{path}: no calibration, and {found.source} are of another source than the present baseline"
+            raise UserError(what, "measure it: speedrun calibrate; or renew them: python benchmarks/reference_runs.py")
         return found
     remedy = "measure it again: speedrun calibrate"
     found = read_object(path, Calibration, MAX_CALIBRATION_BYTES, remedy, follow_link=True)
@@ -149,6 +164,18 @@ def calibration_for(where: Where) -> Calibration:
         what = f"{path}: task, hardware_class: it is the calibration of {found.task} on {found.hardware_class}"
         raise UserError(what, "put the file where it belongs")
     return found
+
+
+def changed_since(calibration: Calibration, plan: CampaignPlan) -> list[str]:
+    """What is another now than when the calibration of a plan was measured; what it does not say is left out."""
+    then_and_now = {
+        "machine": (calibration.machine_digest, plan.machine_digest),
+        "baseline": (calibration.submission, baseline_digest(plan.task)),
+        "core": (calibration.core_digest, plan.core_digest),
+        "task": (calibration.task_digest, plan.task_digest),
+        "data": (calibration.data_digest, plan.data_digest),
+    }
+    return [name for name, (then, now) in then_and_now.items() if None not in (then, now) and then != now]
 
 
 def write_calibration(where: Where, calibration: Calibration) -> Path:

@@ -75,6 +75,9 @@ class Calibration(Strict):
     source: Text  # the campaign, or the files, it was computed from
     measured: Text  # UTC date, ISO 8601
     submission: Digest | None
+    core_digest: Digest | None  # this and the next two: None where provisional, for the reference runs do not say
+    task_digest: Digest | None
+    data_digest: Digest | None
     machine: Text
     machine_digest: Digest
     runs: int = Field(ge=2)

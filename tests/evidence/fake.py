@@ -40,7 +40,8 @@ class Died(BaseException):
 def calibration(**changes: Any) -> Calibration:
     fields = {
         "task": "toy", "hardware_class": "cpu-1thread", "provisional": False, "source": "made up",
-        "measured": "2026-01-01", "submission": None, "machine": "here", "machine_digest": MACHINE.digest, "runs": 18,
+        "measured": "2026-01-01", "submission": None, "core_digest": None, "task_digest": None, "data_digest": None,
+        "machine": "here", "machine_digest": MACHINE.digest, "runs": 18,
         "loss_spread": 0.005, "clock_variation": 0.004, "slope": Slope(0.25, 0.01, 15), "curvature_p": None,
         "run_seconds": 10.0, "total_seconds": 12.0,
     }  # fmt: skip

@@ -20,6 +20,7 @@ from harness.evidence.calibration import (
     calibrate,
     calibration_for,
     calibration_path,
+    changed_since,
     plan_calibration,
     provisional_calibration,
     resolution,
@@ -164,6 +165,44 @@ def test_losses_of_another_source_give_no_provisional_calibration(
     digest = band.read_text().splitlines()[-1].rpartition(",")[2]
     band.write_text(band.read_text().replace(digest, 64 * "0"))
     assert provisional_calibration(Where("gcide", "cpu-1thread")) is None
+
+
+def test_a_provisional_calibration_of_another_source_than_the_baseline_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "adamw" / "gcide"
+    shutil.copytree(BASELINES / "adamw" / "gcide", folder)
+    for module in (calibration_module, review):
+        monkeypatch.setattr(module, "BASELINES", tmp_path)
+    where = Where("gcide", "cpu-1thread", tmp_path / "records")
+    assert calibration_for(where).provisional
+    script = folder / "train.py"
+    script.write_text(script.read_text() + "\n# another\n")
+    with pytest.raises(UserError, match="of another source than the present baseline") as raised:
+        calibration_for(where)
+    assert "speedrun calibrate" in raised.value.remedy and "reference_runs" in raised.value.remedy
+
+
+@pytest.mark.parametrize("field", ["core_digest", "task_digest", "data_digest", "machine_digest"])
+def test_what_has_changed_since_a_calibration_is_named(toy: Toy, tmp_path: Path, field: str) -> None:
+    plan = plan_race(sides(toy, tmp_path), "cpu-1thread", 4, calibration(), MACHINE, NOW)
+    assert changed_since(plan.calibration, plan) == []
+    assert changed_since(calibration(**{field: "0" * 64}), plan) == [field.removesuffix("_digest")]
+
+
+def test_a_calibration_of_another_source_is_named(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_race(sides(toy, tmp_path), "cpu-1thread", 4, calibration(), MACHINE, NOW)
+    monkeypatch.setattr(calibration_module, "baseline_digest", lambda task: "1" * 64)
+    assert changed_since(calibration(submission="1" * 64), plan) == []
+    assert changed_since(calibration(submission="0" * 64), plan) == ["baseline"]
+
+
+def test_a_measured_calibration_says_under_what_it_was_measured(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_calibration(toy, tmp_path, 2)
+    carry_on(campaign, places, FakeRunner(by_budget(0.005, 0.003)), lambda course: False)
+    found = calibrate(campaign, campaign.course)
+    assert changed_since(found, campaign.plan) == []
+    assert (found.core_digest, found.task_digest) == (campaign.plan.core_digest, campaign.plan.task_digest)
 
 
 def test_a_machine_too_noisy_says_how_much_a_race_resolves() -> None:
