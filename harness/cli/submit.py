@@ -66,12 +66,15 @@ def attempt(
     require_prepared(candidate.task, places.data)
     require_idle_machine()
     _require_checked(candidate, where.hardware, silent)
-    campaign = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline)
+    found = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline)
+    campaign = found.campaign
+    for passed_over in found.passed_over:
+        output.warn(f"warning: an earlier attempt of the same source does not count here: {passed_over}")
     if not silent:
         output.note(f"attempt kept in {campaign.folder}; commit it: its plan counts from now on")
     pairs = pairs_to_go(campaign)
-    if pairs:
-        (campaign.folder / VERDICT).unlink()  # given up for futility; a new one comes with the next look
+    if pairs:  # given up for futility; a new verdict comes with the next look
+        (campaign.folder / VERDICT).unlink(missing_ok=True)
     verdict = campaigns.go_on(campaign, places, where, silent=silent, pairs=pairs)
     assert verdict is not None, "an attempt ends with a verdict"
     return verdict

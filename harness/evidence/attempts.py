@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from harness.campaign import data_digest
+from harness.core.sandbox import probe
+from harness.core.task import hardware_class
 from harness.errors import UserError
 from harness.evidence.arms import submission_folder
 from harness.evidence.calibration import calibration_for
+from harness.evidence.filing import ISOLATED, require_fileable
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import plan_baseline, plan_race
 from harness.evidence.records import ATTEMPTS, SUBMISSION, load_record, reigning
+from harness.evidence.series import measurement_version
 from harness.evidence.sides import Side, Where
-from harness.evidence.verdict import read_verdict
+from harness.evidence.verdict import read_verdict, verdict_of
 from harness.frozen import core_digest
 from harness.machine import Machine
 from harness.statistics import LOOKS, Verdict
 from harness.submission import Submission, load_submission
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The campaign that decides a submission, and the earlier ones of the same sources that are no part of it.
+
+    `passed_over`: folder and reason of each, for a person. Every one of them had its own chance of a false record.
+    """
+
+    campaign: Campaign[Any]
+    passed_over: list[str]
 
 
 def attempts_folder(where: Where) -> Path:
@@ -29,12 +46,12 @@ def attempts_folder(where: Where) -> Path:
 
 def attempt_of(
     candidate: Submission, word: str, where: Where, machine: Machine, now: datetime, as_baseline: bool = False
-) -> Campaign[Any]:
+) -> Attempt:
     """The campaign that decides a submission: begun before and not final, or a new one, planned and kept.
 
     Against the reigning record where there is one, or the present baseline; otherwise it is the first of its task and
-    class. Raises UserError where
-    the same submission has been decided for good, is the reigning record itself, or names a parent that is not there.
+    class. Raises UserError where the same submission has been decided for good, is the reigning record itself, or names
+    a parent that is not there, and where runs of this core on this machine could not become a record.
     """
     if candidate.manifest.parent is not None:
         submission_folder(candidate.manifest.parent, where)
@@ -44,25 +61,35 @@ def attempt_of(
         role = "the baseline" if as_baseline else "the reigning record"
         what = f"{candidate.folder}: it is {role} {load_record(present).id}"
         raise UserError(what, "change the submission; `speedrun verify` reruns a record")
-    before = _begun_before(candidate, reference, where, machine, as_baseline)
+    trust = probe().level_for(hardware_class(where.hardware).devices)
+    require_fileable(str(candidate.folder), measurement_version(), [trust])
+    before, passed_over = _begun_before(candidate, reference, where, machine, as_baseline)
     if before is not None:
-        return before
+        return Attempt(before, passed_over)
     calibration = calibration_for(where)
     side, holdout = Side(word, candidate), bool(candidate.task.of_split("holdout"))
     if present is None or reference is None:
         first = plan_baseline(side, where.hardware, calibration, machine, now, judge_holdout=holdout)
-        return create_campaign(attempts_folder(where), first, {CANDIDATE: candidate})
+        return Attempt(create_campaign(attempts_folder(where), first, {CANDIDATE: candidate}), passed_over)
     sides = (side, Side(load_record(present).id, reference))
     plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, holdout, as_baseline)
-    return create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
+    made = create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
+    return Attempt(made, passed_over)
 
 
 def _begun_before(
     candidate: Submission, reference: Submission | None, where: Where, machine: Machine, as_baseline: bool
-) -> Campaign[Any] | None:
-    """The attempt of the same two sources under the same conditions. Raises UserError where it is final."""
+) -> tuple[Campaign[Any] | None, list[str]]:
+    """The attempt of the same two sources under the same conditions, and others of them, each with what is another.
+
+    Raises UserError where it is final.
+    """
     digests = {CANDIDATE: candidate.digest} | ({REFERENCE: reference.digest} if reference else {})
-    conditions = (core_digest(), candidate.task.digest, data_digest(candidate.task), machine.digest)
+    present = {
+        "machine": machine.digest, "core": core_digest(), "task": candidate.task.digest,
+        "data": data_digest(candidate.task),
+    }  # fmt: skip
+    passed_over: list[str] = []
     for path in sorted(attempts_folder(where).glob(f"*/{PLAN}"), reverse=True):
         campaign = read_campaign(path.parent)
         plan = campaign.plan
@@ -70,7 +97,8 @@ def _begun_before(
             continue
         if isinstance(plan, RaceCampaign) and plan.as_baseline != as_baseline:
             continue
-        if conditions != (plan.core_digest, plan.task_digest, plan.data_digest, plan.machine_digest):
+        if why := _why_not(campaign, present):
+            passed_over.append(f"{campaign.folder}: {', '.join(why)}")
             continue
         if (campaign.folder / VERDICT).exists():
             verdict = read_verdict(campaign)
@@ -78,13 +106,21 @@ def _begun_before(
             if verdict.final and verdict.verdict is not Verdict.RECORD:
                 what = f"{candidate.folder}: this very source has been decided: {verdict.verdict}"
                 raise UserError(f"{what} ({campaign.folder})", "change the submission, then submit it")
-        return campaign
-    return None
+        return campaign, passed_over
+    return None, passed_over
+
+
+def _why_not(campaign: Campaign[Any], present: Mapping[str, str]) -> list[str]:
+    """Why an attempt cannot be gone on with: conditions that are others now, and what could never be filed."""
+    plan = campaign.plan
+    then = (plan.machine_digest, plan.core_digest, plan.task_digest, plan.data_digest)
+    why = [f"another {name}" for (name, now), kept in zip(present.items(), then, strict=True) if now != kept]
+    if plan.measurement_version is None:
+        why.append("a core that was not pinned")
+    return why + sorted({f"{line.trust} runs" for line in campaign.lines if line.trust not in (None, ISOLATED)})
 
 
 def pairs_to_go(campaign: Campaign[Any]) -> int:
     """How many pairs the campaign must have before it may stop: one more where it was given up for futility."""
-    if not (campaign.folder / VERDICT).exists():
-        return 0
-    verdict = read_verdict(campaign)
-    return 0 if verdict.final else verdict.pairs + 1
+    verdict = verdict_of(campaign)
+    return 0 if verdict is None or verdict.final else verdict.pairs + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,11 +29,14 @@ from harness.evidence.records import (
     reigning,
     submission_of_record,
 )
+from harness.evidence.repetitions import same_before
 from harness.evidence.sides import Where
 from harness.evidence.verdict import read_verdict, verdict_of
 from harness.journal_file import sync_folder
 from harness.statistics import Verdict
-from harness.submission import Submission
+from harness.submission import Method, Submission
+
+ISOLATED = "isolated"
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,8 @@ def make_record(
     verdict = verdict_of(campaign)
     if verdict is None or verdict.verdict is not Verdict.RECORD:
         raise UserError(f"{campaign.folder}: its verdict is not {Verdict.RECORD}", "there is nothing to file")
-    if plan.measurement_version is None:
-        what = "the core that measured it differs from the one that harness/frozen.toml pins"
-        raise UserError(f"{campaign.folder}: {what}", "submit again with an unchanged core")
-    if verdict.trust != ["isolated"]:
-        what = f"{campaign.folder}: trust {', '.join(verdict.trust)}, and a record needs isolated runs"
-        raise UserError(what, "`speedrun doctor` says what is missing; submit again on such a machine")
-    own, before = submission.manifest.methods, parent.submission.manifest.methods if parent else {}
+    require_fileable(str(campaign.folder), plan.measurement_version, verdict.trust)
+    own, before = _methods_on(submission), _methods_on(parent.submission) if parent else {}
     figures, decision = verdict.arms[CANDIDATE], decide_campaign(plan, campaign.course)
     return Record.model_validate(
         {
@@ -84,6 +83,21 @@ def make_record(
             "slope": plan.calibration.slope, "chain": campaign.chain,
         }
     )  # fmt: skip
+
+
+def require_fileable(what: str, measurement_version: int | None, trust: Sequence[str]) -> None:
+    """Raises UserError where runs of such a core, at such trust levels, cannot become a record."""
+    if measurement_version is None:
+        text = f"{what}: the core that measures differs from the one that harness/frozen.toml pins"
+        raise UserError(text, "submit again with an unchanged core")
+    if list(trust) != [ISOLATED]:
+        text = f"{what}: trust {', '.join(trust)}, and a record needs isolated runs"
+        raise UserError(text, "`speedrun doctor` says what is missing; submit again on such a machine")
+
+
+def _methods_on(submission: Submission) -> dict[str, Method]:
+    """What is off by default takes no part in the record."""
+    return {name: method for name, method in submission.manifest.methods.items() if method.default}
 
 
 def _holdout_gap(campaign: Campaign[Any]) -> float | None:
@@ -122,12 +136,14 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
         submission.snapshot(partial / SUBMISSION)
         for file in (PLAN, RUNS, VERDICT):
             shutil.copyfile(campaign.folder / file, partial / file)
-        write_atomically(partial / NOTES, new_notes(record, submission.hparams([]), notes_before, tried))
+        notes = new_notes(record, submission.hparams([]), notes_before, tried, len(same_before(campaign)))
+        write_atomically(partial / NOTES, notes)
         write_atomically(partial / RECORD, json.dumps(record.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
         partial.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}", "make room on the disk, then: speedrun resume") from None
+        remedy = f"make room on the disk, then: speedrun resume {campaign.plan.id}, or submit it again"
+        raise UserError(f"{folder}: {error.strerror}", remedy) from None
     return folder
 
 

@@ -63,15 +63,20 @@ def _holdout_words(gap: float | None) -> str:
     return "not judged" if gap is None else f"{gap:+.4f} nats per token against validation, in one run; decides nothing"
 
 
-def new_notes(record: Record, hparams: dict[str, Value], before: Before | None, tried: Sequence[Tried]) -> str:
-    """notes.md as it is filed. `hparams`: the defaults of the record's own hyperparameters."""
+def new_notes(
+    record: Record, hparams: dict[str, Value], before: Before | None, tried: Sequence[Tried], same: int
+) -> str:
+    """notes.md as it is filed.
+
+    `hparams`: the defaults of the record's own hyperparameters. `same`: earlier attempts of the same parsed source.
+    """
     parts = [
         f"# {record.title}\n\n`{record.id}`, by {', '.join(record.authors)}.",
         f"## What changed\n\n{_changes(record, hparams, before)}",
         f"## Why it should help\n\n{_reason(record)}",
         f"## Launch\n\n{_commands(record)}",
         f"## Result\n\n{figures(record)}",
-        f"## What else was tried\n\n{_others(record, tried)}",
+        f"## What else was tried\n\n{_others(record, tried, same)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -127,12 +132,15 @@ def _commands(record: Record) -> str:
     return f"```console\n{lines}\n```"
 
 
-def _others(record: Record, tried: Sequence[Tried]) -> str:
+def _others(record: Record, tried: Sequence[Tried], same: int) -> str:
     """Attempts against the same parent, as far as they are kept; and room for what was never submitted."""
     lines = [f"- {one.title}: {one.verdict}{_ratio_words(one.ratio)} (`{one.place}`)" for one in tried]
     own = "For the authors: what was tried by hand or by tuning and left out, with its losses."
     against = f"against `{record.parent}`" if record.parent else "at a first record"
-    return "\n".join([*([f"Other attempts {against}:", "", *lines, ""] if lines else []), own])
+    again = (
+        f"{same or 'No'} earlier {'attempt' if same == 1 else 'attempts'} had the same parsed source as this record."
+    )
+    return "\n".join([*([f"Other attempts {against}:", "", *lines, ""] if lines else []), again, "", own])
 
 
 def _ratio_words(ratio: Interval | None) -> str:

@@ -54,7 +54,6 @@ class Interrupted(Exception):
 
 def conditions(task: Task, hardware_class: str, machine: Machine, now: datetime, kind: str) -> dict[str, Any]:
     """The fields of a plan that say what everything stands on."""
-    core, version = core_digest(), frozen_versions()[-1]
     return {
         "id": f"{now:%Y%m%dT%H%M%S}-{kind}-{token_hex(3)}",
         "started": now.isoformat(timespec="seconds"),
@@ -62,12 +61,18 @@ def conditions(task: Task, hardware_class: str, machine: Machine, now: datetime,
         "task_source": task.name if task.path.parent == TASKS else str(task.path.resolve()),
         "task_digest": task.digest,
         "data_digest": data_digest(task),
-        "core_digest": core,
-        "measurement_version": version.measurement_version if version.core_digest == core else None,
+        "core_digest": core_digest(),
+        "measurement_version": measurement_version(),
         "hardware_class": hardware_class,
         "machine": machine_name(machine),
         "machine_digest": machine.digest,
     }
+
+
+def measurement_version() -> int | None:
+    """The version for which frozen.toml pins the present core; None where it pins another."""
+    version = frozen_versions()[-1]
+    return version.measurement_version if version.core_digest == core_digest() else None
 
 
 def machine_name(machine: Machine) -> str:

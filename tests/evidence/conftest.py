@@ -10,6 +10,8 @@ import pytest
 
 from harness.checks import check
 from harness.cli import campaigns
+from harness.core.sandbox import SandboxProbe
+from harness.evidence import attempts
 from tests.conftest import Toy
 from tests.evidence.board import Board
 
@@ -26,6 +28,7 @@ def board(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
     made = Board(toy, tmp_path)
     monkeypatch.setattr(campaigns, "run_once", lambda request, on_event: made.runner(request))
     monkeypatch.setattr(check.Checker, "results", lambda self: iter(()))
+    monkeypatch.setattr(attempts, "probe", lambda: SandboxProbe("isolated"))
     return made
 
 

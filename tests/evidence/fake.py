@@ -56,6 +56,8 @@ class Given:
     loss: float = 3.8
     seconds: float = 10.0
     lost_seconds: float | None = 0.0
+    trust: str = "isolated"
+    timed: bool = False  # of a run that failed: its clock had stopped
 
 
 def usual(request: Request) -> Given:
@@ -103,12 +105,13 @@ def _die(point: str, here: str) -> None:
 
 def _record(run_id: str, request: Request, given: Given) -> RunRecord:
     submission, judged = request.submission, given.reason is None
+    timed = judged or given.timed
     fields = copy.deepcopy(RUN_JSON) | {
         "run_id": run_id, "state": "JUDGED" if judged else "FAILED", "reason": given.reason, "message": "",
         "task": "toy", "seed": request.seed, "methods": submission.methods(request.dropped),
-        "hparams": submission.hparams(request.settings), "trust": "isolated",
-        "val_loss": given.loss if judged else None, "seconds": given.seconds if judged else None,
-        "cpu_seconds": given.seconds if judged else None, "lost_seconds": given.lost_seconds,
+        "hparams": submission.hparams(request.settings), "trust": given.trust,
+        "val_loss": given.loss if judged else None, "seconds": given.seconds if timed else None,
+        "cpu_seconds": given.seconds if timed else None, "lost_seconds": given.lost_seconds,
         "times": {"JUDGED": given.seconds + 2},
         "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
         "review": [],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.evidence.records import history, load_record
 from leaderboard import frames
 from tests.evidence.board import Board
 from tests.toy_submission import SCRIPT
@@ -18,3 +19,15 @@ def test_a_method_takes_the_place_of_those_of_its_kind_that_go(board: Board) -> 
     attempts = frames.attempts(board.where.records).set_index("title")
     assert attempts.methods_added.to_dict() == {"speed 1.0": ["momentum"], "speed 0.8": ["nesterov"]}
     assert attempts.methods_dropped.to_dict() == {"speed 1.0": [], "speed 0.8": ["momentum"]}
+
+
+def test_a_method_that_is_off_by_default_is_dropped(board: Board) -> None:
+    board.submit(board.submission("first", 1.0))
+    board.submit(board.submission("second", 0.8, **{'kind = "optimizer"': 'kind = "optimizer"\ndefault = false'}))
+    second = load_record(history(board.where)[1])
+    assert (second.methods, second.methods_added, second.methods_dropped) == ({}, [], ["momentum"])
+
+
+def test_a_method_that_is_off_by_default_is_not_introduced(board: Board) -> None:
+    board.submit(board.submission("first", 1.0, **{'kind = "optimizer"': 'kind = "optimizer"\ndefault = false'}))
+    assert load_record(history(board.where)[0]).methods_added == []

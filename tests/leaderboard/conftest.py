@@ -10,6 +10,8 @@ import pytest
 
 from harness.checks import check
 from harness.cli import campaigns
+from harness.core.sandbox import SandboxProbe
+from harness.evidence import attempts
 from harness.submission import load_submission
 from harness.tuning.report import Report
 from harness.tuning.tune import Tuning
@@ -45,6 +47,7 @@ def raced(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Board:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(campaigns, "run_once", lambda request, on_event: made.runner(request))
         patch.setattr(check.Checker, "results", lambda self: iter(()))
+        patch.setattr(attempts, "probe", lambda: SandboxProbe("isolated"))
         patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("lock")))
         made.submit(made.submission("adamw", 1.0))
         made.submit(made.submission("rope", 0.8, SCRIPT + "# rope\n", **with_methods("rope")))
