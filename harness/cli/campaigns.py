@@ -34,8 +34,9 @@ from harness.evidence.plans import (
     CalibrationCampaign,
     DecidedCampaign,
 )
-from harness.evidence.race import settled_after, time_left
+from harness.evidence.race import next_record_look, settled_after, time_left
 from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS
+from harness.evidence.repetitions import same_before
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
@@ -88,7 +89,8 @@ def _go_on(
     if isinstance(campaign.plan, DecidedCampaign):
         if not silent:
             _announce(campaign)
-        settled, view = settled_after(campaign.plan, pairs), RaceView
+        # A pair that was begun after a stop for futility is finished before that verdict counts again.
+        settled, view = settled_after(campaign.plan, max(pairs, campaign.begun)), RaceView
     else:
         settled, view = (lambda course: False), CalibrationView  # type: ignore[assignment]
     try:
@@ -145,7 +147,11 @@ def _announce(campaign: Campaign[DecidedCampaign]) -> None:
     left = time_left(plan, campaign.lines, done)
     looks = ", ".join(map(str, plan.deciding.sequence.looks))
     unit = "pairs" if is_race else "runs"
-    output.note(f"looks after {looks} {unit}; {duration(left.next_look)} to the next, at most {duration(left.maximum)}")
+    first = (
+        f"{duration(left.record)} to that at {next_record_look(plan, done) or done}, from which on a record is possible"
+    )
+    to_it = f"{duration(left.next_look)} to the next" if is_race else first
+    output.note(f"looks after {looks} {unit}; {to_it}, at most {duration(left.maximum)}")
 
 
 def _title(plan: DecidedCampaign) -> str:
@@ -245,6 +251,9 @@ def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict)
     output.line()
     for label, value in _facts(plan, verdict):
         output.line(f"{label:<17} {value}")
+    if campaign.folder.parent.name == ATTEMPTS:
+        same = same_before(campaign)
+        output.line(f"{'tried before':<17} {len(same)} earlier attempts had the same parsed source {' '.join(same)}")
     style = STYLE.get(verdict.verdict, "bold red")
     reason = f": {verdict.reason}" if verdict.reason else ""
     output.line(f"{'verdict':<17} {verdict.verdict}{reason}", style=style)
@@ -272,6 +281,9 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     facts.append(("target", f"{verdict.target:.4f}{provisional}{margin}"))
     failed = f"; failed runs: {' and '.join(f'{figures.failed} {arm}' for arm, figures in verdict.arms.items())}"
     again = f"; {verdict.repeated} runs and {verdict.repeated_pairs} pairs done again, {verdict.disturbed} disturbed"
+    if verdict.interrupted:
+        late = f"{verdict.interrupted_late} of them after the clock had stopped"
+        again += f"; {verdict.interrupted} runs interrupted by hand, {late}"
     ended = f"stopped: {verdict.stop}, final" if verdict.final else f"stopped: {verdict.stop}, may be continued"
     facts.append(
         ("pairs" if len(arms) > 1 else "runs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}")

@@ -34,9 +34,10 @@ def verify(
     from datetime import UTC, datetime
 
     from harness.cli import campaigns
+    from harness.core.data.prepare import require_prepared
     from harness.errors import UserError
     from harness.evidence.locks import require_idle_machine
-    from harness.evidence.records import history, load_record
+    from harness.evidence.records import history, load_record, submission_of_record
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
     from harness.evidence.verifications import plan_verification
@@ -56,6 +57,7 @@ def verify(
         place = Where(found.task, found.hardware_class, records_dir)
         if not as_json:
             output.note(f"verifying {found.id}")
+        require_prepared(submission_of_record(folder).task, data_dir)
         campaign = plan_verification(folder, place, first, pairs, fingerprint(), datetime.now(UTC))
         campaigns.go_on(campaign, Places(data_dir, runs_dir), place, silent=as_json)
 

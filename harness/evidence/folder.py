@@ -54,6 +54,11 @@ class Campaign(Generic[AnyPlan]):
     def course(self) -> Course:
         return follow(self.plan, self.lines)
 
+    @property
+    def begun(self) -> int:
+        """The blocks of which a run was started, whether or not they are done."""
+        return self.lines[-1].block + 1 if self.lines else 0
+
     @cached_property
     def task(self) -> Task:
         """The task, which must still be that of the plan. Raises UserError."""

@@ -177,9 +177,15 @@ def _decide_baseline(plan: BaselineCampaign, course: Course) -> Decision:
 def settled_after(plan: DecidedCampaign, pairs: int = 0) -> Callable[[Course], bool]:
     """Whether a course has come to its end, for `carry_on`. `pairs`: how many there must be at least.
 
-    A campaign that stopped for futility may be continued to its next look; there, only the present look counts.
+    A campaign that stopped for futility may be continued to its next look; there, only the present look counts. What
+    is final ends it whatever the number of pairs.
     """
-    return lambda course: len(course.blocks) >= pairs and decide_campaign(plan, course).verdict is not None
+
+    def settled(course: Course) -> bool:
+        decision = decide_campaign(plan, course)
+        return decision.final or (decision.verdict is not None and len(course.blocks) >= pairs)
+
+    return settled
 
 
 def log_ratio_of_pair(block: Block, slope: Slope) -> float | None:
@@ -206,17 +212,27 @@ def timed_run(line: RunLine) -> TimedRun | None:
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds that the runs to the next look and to the maximum will take, as the runs so far did."""
+    """Seconds that the runs to the next look and to the maximum will take, as the runs so far did.
+
+    `record`: to the next look at which a record is possible; a first record needs more runs than the first looks have.
+    """
 
     next_look: float
+    record: float
     maximum: float
 
 
 def time_left(plan: DecidedCampaign, lines: Sequence[RunLine], pairs: int) -> TimeLeft:
     """From the median of each arm's whole runs so far, of the calibrated run where there is none yet."""
     seconds = sum(_usual_seconds(plan, lines, arm) for arm in plan.arms)
-    look = plan.deciding.sequence.next_look(pairs) or pairs
-    return TimeLeft((look - pairs) * seconds, (plan.deciding.sequence.maximum - pairs) * seconds)
+    looks = plan.deciding.sequence.next_look(pairs), next_record_look(plan, pairs), plan.deciding.sequence.maximum
+    return TimeLeft(*(((look or pairs) - pairs) * seconds for look in looks))
+
+
+def next_record_look(plan: DecidedCampaign, pairs: int) -> int | None:
+    """The first look after `pairs` at which a record is possible; None at the maximum."""
+    least = plan.least_runs if isinstance(plan, BaselineCampaign) else 0
+    return plan.deciding.sequence.next_look(max(pairs, least - 1))
 
 
 def _usual_seconds(plan: DecidedCampaign, lines: Sequence[RunLine], arm: str) -> float:

@@ -106,7 +106,8 @@ def verdict_problems(campaign: Campaign[Any]) -> list[str]:
         return [f"{PLAN}: kind: a {campaign.plan.kind} is no attempt"]
     due = verdict_of(campaign)
     if not (campaign.folder / VERDICT).exists():
-        return [] if due is None else [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"]
+        missing = due is not None and due.final  # after futility it may be gone on with, to a new verdict
+        return [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"] if due and missing else []
     if due is None:
         return [f"{VERDICT}: there, though the campaign has not come to a verdict"]
     return differences(VERDICT, read_verdict(campaign), due)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from harness.core.failures import Failure
 from harness.core.task import Strict
 from harness.errors import UserError
 from harness.evidence.course import Ending, RunLine
@@ -16,6 +17,7 @@ from harness.evidence.folder import MAX_PLAN_BYTES, PLAN, RESTORE, VERDICT, Camp
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import DecidedCampaign
 from harness.evidence.race import decide_campaign, timed_run
+from harness.evidence.repetitions import same_before
 from harness.statistics import Interval, Stop, Verdict
 
 
@@ -35,8 +37,9 @@ class CampaignVerdict(Strict):
 
     Ratios are reference over candidate at equal loss, above 1 the candidate is faster; limits are one-sided at 99%
     over all looks. `tokens` and `speed` are its factors: tokens to the target, tokens per second. `raw` is the ratio of
-    plain seconds. `repeated`: runs done again because they were killed, interrupted or the like; `disturbed`: pairs in
-    which other work slowed even the last repetition.
+    plain seconds. `repeated`: runs done again because they were killed, interrupted or the like; `interrupted`: those
+    that a person interrupted, `interrupted_late`: after the clock had stopped, so that their time was known.
+    `disturbed`: pairs in which other work slowed even the last repetition.
     """
 
     schema_version: Literal[1] = 1
@@ -62,6 +65,8 @@ class CampaignVerdict(Strict):
     p_target: float
     arms: dict[str, ArmFigures]
     repeated: int
+    interrupted: int
+    interrupted_late: int
     repeated_pairs: int
     disturbed: int
     trust: list[str]
@@ -81,6 +86,7 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
     if decision.verdict is None:
         return None
     faster, target = decision.faster, decision.target
+    interrupted = [line for line in campaign.lines if line.status == Failure.INTERRUPTED]
     return CampaignVerdict(
         campaign=plan.id, task=plan.task, hardware_class=plan.hardware_class,
         verdict=decision.verdict, stop=decision.stop, reason=decision.reason, final=decision.final,
@@ -93,6 +99,7 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
         margin=target.margin if target else None, p_target=target.p if target else 1.0,
         arms={arm: _figures([block.runs[arm] for block in course.blocks]) for arm in plan.arms},
         repeated=sum(line.ending is Ending.REPEAT for line in campaign.lines),
+        interrupted=len(interrupted), interrupted_late=sum(line.seconds is not None for line in interrupted),
         repeated_pairs=sum(block.attempts > 1 for block in course.blocks),
         disturbed=sum(block.disturbed for block in course.blocks),
         trust=sorted({line.trust for line in campaign.lines if line.trust}),
@@ -132,6 +139,7 @@ def report(campaign: Campaign[Any], verdict: CampaignVerdict) -> Mapping[str, An
         "pairs": verdict.pairs,
         "p_target": verdict.p_target,
         "folder": str(campaign.folder),
+        "same_source_before": same_before(campaign),
         "details": verdict.model_dump(mode="json"),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,13 @@ def test_an_interrupted_verification_is_resumed_and_attached(chain: Board) -> No
     assert done.exit_code == 0
     assert json.loads(done.stdout)["verification"]["agrees"]
     assert problems(chain) == []
+
+
+def test_without_data_nothing_is_planned(chain: Board) -> None:
+    chain.toy = replace(chain.toy, data_dir=chain.folder / "nothing")
+    with pytest.raises(UserError):
+        verify(chain, "toy/cpu-1thread/002")
+    assert not (history(chain.where)[1] / "verifications").exists()
 
 
 def test_all_walks_the_history(chain: Board) -> None:
