@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.evidence.records import load_record
 from harness.frozen import core_digest, frozen_versions
+from harness.paths import RECORDS
 
 
 def test_the_core_is_the_one_that_frozen_toml_names() -> None:
@@ -19,6 +21,14 @@ def test_versions_only_grow_and_compare_backwards() -> None:
     assert [version.measurement_version for version in versions] == list(range(1, len(versions) + 1))
     assert all(1 <= version.comparable_since <= version.measurement_version for version in versions)
     assert all(version.why for version in versions)
+
+
+def test_the_version_of_every_filed_record_is_still_listed() -> None:
+    """An entry with records is never pinned again: they were measured by the core that it names."""
+    listed = {(version.measurement_version, version.core_digest) for version in frozen_versions()}
+    for path in RECORDS.glob("*/*/[0-9]*/record.json"):
+        record = load_record(path.parent)
+        assert (record.measurement_version, record.core_digest) in listed, f"{record.id}: harness/frozen.toml lost it"
 
 
 def test_any_change_of_a_source_file_changes_the_digest(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from harness.evidence.records import (
 )
 from harness.evidence.sides import Where
 from harness.evidence.verdict import read_verdict, verdict_of
+from harness.frozen import frozen_versions
 
 MAX_FILE_BYTES = 200 * 1000  # of what a record adds to a repository
 ROUNDING = 1e-6
@@ -69,12 +70,14 @@ def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> li
     parent = parent_of(where.records / due_before.id if due_before else None)
     record, submission = load_record(folder), submission_of_record(folder)
     problems = verdict_problems(campaign)
-    plan = campaign.plan
+    plan, pinned = campaign.plan, {(one.measurement_version, one.core_digest) for one in frozen_versions()}
     if submission.digest != plan.arms[CANDIDATE].digest:
         problems.append(f"{SUBMISSION}/: its digest is not that of plan.json")
     raced = plan.arms[REFERENCE].digest if REFERENCE in plan.arms else None
     if isinstance(plan, BaselineCampaign) != (parent is None) or (parent and raced != parent.record.submission):
         problems.append(f"{PLAN}: the reference is not the submission of the record that was due")
+    if (plan.measurement_version, plan.core_digest) not in pinned:
+        problems.append(f"{PLAN}: core_digest: not that of a version in harness/frozen.toml: the core was edited")
     try:
         due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
     except UserError as error:

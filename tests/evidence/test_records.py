@@ -13,8 +13,10 @@ import pytest
 from harness.checks import check
 from harness.cli import campaigns
 from harness.errors import UserError
+from harness.evidence import record_checks
 from harness.evidence.record_checks import MAX_FILE_BYTES
 from harness.evidence.records import history, load_record
+from harness.frozen import FrozenVersion
 from tests.evidence.board import Board
 from tests.evidence.fake import HOLDOUT_GAP
 from tests.toy_submission import SCRIPT
@@ -129,6 +131,15 @@ def test_whatever_is_changed_in_a_record_is_found(chain: Board, damage: Callable
     done = chain.invoke("records", "verify")
     assert done.exit_code == 1
     assert "DIFFERS" in done.stdout
+
+
+def test_a_record_of_a_core_that_frozen_toml_does_not_list_is_found(
+    chain: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A core that was edited and pinned again where the record was made."""
+    monkeypatch.setattr(record_checks, "frozen_versions", lambda: [FrozenVersion(1, 1, "0" * 64, "The first version.")])
+    said = "plan.json: core_digest: not that of a version in harness/frozen.toml: the core was edited"
+    assert chain.problems() == [said] * 2
 
 
 def test_notes_are_for_people_but_for_the_figures(chain: Board) -> None:
