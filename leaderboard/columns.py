@@ -36,7 +36,9 @@ RECORDS = {
     "record": Column(TEXT, "name: BOARD/NUMBER; a re-timing of the public history has a letter after the number"),
     "board": Column(TEXT, "the (task, class) or imported track it stands on"),
     "number": Column(WHOLE, "number on its board"),
-    "kind": Column(TEXT, "record, result (valid, no record), software-upgrade, retiming"),
+    "kind": Column(
+        TEXT, "own: race, baseline; imported: record, result (valid, no record), software-upgrade, retiming"
+    ),
     "date": Column(DAY, "day it was filed; imported: set, as stated"),
     "title": Column(TEXT, "what it is, in a line"),
     "authors": Column(LIST, "who is credited, as credited"),

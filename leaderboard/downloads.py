@@ -11,6 +11,7 @@ from feedgen.feed import FeedGenerator
 
 from leaderboard import columns
 from leaderboard.export import dumped
+from leaderboard.lifelines import COUNTED_KINDS
 from leaderboard.store import Row, Store
 
 FEED_ENTRIES = 50
@@ -35,7 +36,7 @@ def write(out: Path, printed: Store, known: Mapping[str, pd.DataFrame]) -> None:
 
 def feed(printed: Store) -> bytes:
     """An Atom feed, newest first. Its time is the newest record's, so that the same history gives the same file."""
-    dated = [row for row in printed.records if row["date"] and row["kind"] in ("record", "software-upgrade")]
+    dated = [row for row in printed.records if row["date"] and row["kind"] in (*COUNTED_KINDS, "software-upgrade")]
     newest = sorted(dated, key=lambda row: (row["date"], row["number"]), reverse=True)[:FEED_ENTRIES]
     made = FeedGenerator()
     made.id("tag:speedrun-harness,2026:board")

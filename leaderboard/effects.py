@@ -11,12 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from leaderboard.lifelines import COUNTED_KINDS
+
 RACED, STATED = "race", "stated"  # of effect_by
 
 
 def with_effects(methods: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     """The frame of methods with effect, its limits and source, lines and seconds saved, where a record gives them."""
-    named = records[records.kind == "record"]
+    named = records[records.kind.isin(COUNTED_KINDS)]
     by_number = {(row.board, row.number): row for row in named.itertuples()}
     changes = _changes(methods)
     found = []

@@ -21,6 +21,7 @@ from harness.core.task import load_task
 from harness.errors import UserError
 from harness.paths import RECORDS, ROOT
 from leaderboard import columns, frames, nanogpt, store
+from leaderboard.lifelines import COUNTED_KINDS
 from leaderboard.store import Store
 
 DIGITS = 6  # significant digits of what is computed; what is stated has fewer
@@ -104,7 +105,7 @@ def table(board: Store) -> str:
             continue
         score = f"{fields.shown_score(best['score'])} {fields.shown_unit}"
         by = ", ".join(best["authors"]).replace("|", "\\|")
-        count = sum(row["board"] == name and row["kind"] == "record" for row in board.records)
+        count = sum(row["board"] == name and row["kind"] in COUNTED_KINDS for row in board.records)
         speedup = f"{best['speedup']:.2f}x" if best["speedup"] else ""
         rows.append(f"| `{name}` | {count} | {score} | {best['date']} | {by} | {speedup} | {best['trust']} |")
     return "\n".join(rows)

@@ -148,8 +148,9 @@ def verifications(known: History) -> list[Row]:
         {
             "record": one.name, "date": check.date, "machine": check.machine, "same_machine": check.same_machine,
             "against": short_name(check.against) if check.against else None,
-            "verdict": str(check.verdict), "target": str(check.target), "agrees": check.agrees, "confirms": check.confirms, "p_agrees": check.p,
-            "pairs": check.pairs, "filed_ratio": check.filed.ratio if check.filed else None, **_ratio(check.found),
+            "verdict": str(check.verdict), "target": str(check.target), "agrees": check.agrees,
+            "confirms": check.confirms, "p_agrees": check.p, "pairs": check.pairs,
+            "filed_ratio": check.filed.ratio if check.filed else None, **_ratio(check.found),
         }
         for one in known.records
         for check in one.verifications
@@ -225,7 +226,7 @@ def _record(one: OwnRecord) -> Row:
     record, verdict = one.record, one.verdict
     seconds = [line.seconds for line in _counted(one.campaign) if line.seconds is not None]
     return {
-        "record": one.name, "board": one.board, "number": one.number, "kind": "record", "date": record.filed,
+        "record": one.name, "board": one.board, "number": one.number, "kind": record.kind, "date": record.filed,
         "title": record.title, "authors": record.authors, "score": record.seconds, "score_unit": "seconds",
         "parent": short_name(record.parent) if record.parent else None, "target": record.target, "runs": record.runs,
         "loss_mean": record.val_loss, "loss_std": record.loss_spread, "p_value": record.p_target,

@@ -13,6 +13,7 @@ from pygments.lexers import DiffLexer
 from leaderboard import charts
 from leaderboard.board_page import BoardPage
 from leaderboard.charts import Line, Mark, Rule
+from leaderboard.lifelines import COUNTED_KINDS
 from leaderboard.store import Board, Row
 
 FULL = (1080, 358)  # widths on a desk and on a phone
@@ -28,7 +29,7 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
     marks = [
         Mark(
             datetime.date.fromisoformat(row["date"]).toordinal(), row["speedup"], _said(page.board, row),
-            f"{base}{row['record'].rpartition('/')[2]}.html", "" if row["kind"] == "record" else "other",
+            f"{base}{row['record'].rpartition('/')[2]}.html", "" if row["kind"] in COUNTED_KINDS else "other",
         )
         for row in rows
     ]  # fmt: skip

@@ -105,7 +105,7 @@ def _print_record(fields: Board, record: dict[str, Any]) -> None:
     numbers = f"{number:4}  {record['date'] or '':10}  {fields.shown_score(record['score']):>7}  {speedup:>7}"
     loss = f"{record['loss_mean']:.4f}" if record["loss_mean"] is not None else "no log"
     evidence = f"{loss:>7}  n={record['runs'] or 0:<3} {shown_p(record['p_value']):8}"
-    mark = "" if record["kind"] == "record" else f" ({record['kind']})"
+    mark = "" if record["kind"] in ("record", "race") else f" ({record['kind']})"
     if output.console.width < NARROW:
         output.line(f"{numbers}  {evidence}".rstrip())
         output.paragraph(f"{record['title']}{mark}", indent=6)
