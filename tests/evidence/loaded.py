@@ -52,7 +52,7 @@ def outcome(request: Request) -> Given:
     seconds = 10.0 * (1 + 0.002 * drawn.gauss(0, 1))
     for name, factor in FACTORS.items():
         seconds *= factor if on.get(name) else 1.0
-    return Given(None, 3.8 + 0.0005 * drawn.gauss(0, 1), seconds, seconds)
+    return Given(None, 3.8 + 0.0005 * drawn.gauss(0, 1), seconds)
 
 
 def file_loaded(board: Board, folder: str = "loaded") -> Path:

@@ -55,7 +55,7 @@ def by_budget(noise: float, clock: float, drift: float = 0.0) -> Callable[[Reque
         drawn = random.Random(request.seed)
         multiple = float(request.facts["arm"][:-1])
         seconds = 10 * multiple * math.exp(drawn.gauss(0, clock) + drift * next(runs))
-        return Given(None, 3.8 - 0.25 * math.log(multiple) + drawn.gauss(0, noise), seconds, seconds)
+        return Given(None, 3.8 - 0.25 * math.log(multiple) + drawn.gauss(0, noise), seconds)
 
     return outcome
 

@@ -134,8 +134,8 @@ def test_failed_and_repeated_runs_are_listed_and_not_counted(board: Board) -> No
         number = request.facts["number"]
         if number == 2:
             return Given("timeout")
-        wall = 11.0 if number in (4, 5) else 10.0  # another program slowed the fifth run, and its repetition
-        return Given(None, 3.8 + 1e-4 * (number % 7), wall, 10.0)
+        wall, lost = (11.0, 1.0) if number in (4, 5) else (10.0, 0.0)  # another program slowed the fifth run, twice
+        return Given(None, 3.8 + 1e-4 * (number % 7), wall, lost)
 
     board.runner = FakeRunner(outcome)
     assert board.submit(board.submission("adamw", 1.0))["verdict"] == "record"
