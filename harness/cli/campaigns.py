@@ -148,7 +148,7 @@ def _announce(campaign: Campaign[DecidedCampaign]) -> None:
     looks = ", ".join(map(str, plan.deciding.sequence.looks))
     unit = "pairs" if is_race else "runs"
     first = (
-        f"{duration(left.record)} to that at {next_record_look(plan, done) or done}, from which on a record is possible"
+        f"{duration(left.record)} to that at {next_record_look(plan, done) or done}, the first that can show the target"
     )
     to_it = f"{duration(left.next_look)} to the next" if is_race else first
     output.note(f"looks after {looks} {unit}; {to_it}, at most {duration(left.maximum)}")
@@ -253,7 +253,8 @@ def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict)
         output.line(f"{label:<17} {value}")
     if campaign.folder.parent.name == ATTEMPTS:
         same = same_before(campaign)
-        output.line(f"{'tried before':<17} {len(same)} earlier attempts had the same parsed source {' '.join(same)}")
+        ids = f": {', '.join(same)}" if same else ""
+        output.line(f"{'tried before':<17} {len(same)} times, with the same parsed source{ids}")
     style = STYLE.get(verdict.verdict, "bold red")
     reason = f": {verdict.reason}" if verdict.reason else ""
     output.line(f"{'verdict':<17} {verdict.verdict}{reason}", style=style)

@@ -145,7 +145,7 @@ def test_what_the_disk_has_no_room_for_is_filed_later(chain: Board, monkeypatch:
 
 def test_a_first_record_is_announced_with_the_look_that_can_make_it_one(board: Board) -> None:
     done = board.invoke("submit", board.submission("adamw", 1.0), "--task", board.toy.task.path)
-    assert "2 min to that at 12, from which on a record is possible, at most 3 min" in " ".join(done.output.split())
+    assert "2 min to that at 12, the first that can show the target, at most 3 min" in " ".join(done.output.split())
 
 
 def test_interruptions_are_shown_apart_and_those_after_the_clock_too(board: Board) -> None:
