@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 FROZEN = ("harness/core/", "harness/frozen.toml")
 FREE = ("notes.md", "calibration.json", "README.md")  # of records/: written by people, or measured anew
-UNFINISHED = ("runs.jsonl",)  # may grow while its campaign has no verdict
+UNFINISHED = ("runs.jsonl", "bundles.jsonl.gz")  # may grow while its campaign has no verdict
 RESULTS = ("verdict.json", "verification.json")
 CAMPAIGNS = ("attempts", "verifications")
 SUBMISSION = re.compile(

@@ -261,6 +261,9 @@ def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict)
     output.line(f"{'campaign':<17} {campaign.folder}")
     if verdict.bootstrap_disagrees:
         output.warn("warning: the bootstrap would not call it faster: a few pairs stand apart; look at the table")
+    for arm, figures in verdict.arms.items():
+        for flag, runs in figures.flags.items():
+            output.warn(f"look at it: {flag} in {runs} of the {arm}'s runs; `review` in their run.json has the numbers")
     if verdict.trust != ["isolated"]:
         output.warn(f"warning: trust {', '.join(verdict.trust) or 'unknown'}: a record needs isolated runs")
 

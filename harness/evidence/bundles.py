@@ -20,13 +20,14 @@ from harness.bundle import MAX_RUN_JSON_BYTES, write_atomically
 from harness.core.files import parse_json, read_file
 from harness.core.task import Strict
 from harness.errors import UserError, describe_validation
-from harness.evidence.folder import RESTORE, Campaign
+from harness.evidence.folder import RESTORE, RUNS, Campaign
 
 BUNDLES = "bundles.jsonl.gz"
 ROWS = 100
 MAX_PACKED_BYTES = 4 << 20
 MAX_BYTES = 64 << 20  # unpacked: 32 runs and their repetitions take 2 MB
 MAX_LOG_BYTES = 256 << 20
+SAME_FIELDS = ("run_id", "seed", "val_loss", "seconds", "cpu_seconds", "lost_seconds", "tokens", "trust")
 
 
 class KeptBundle(Strict):
@@ -78,15 +79,25 @@ def read_bundles(path: Path) -> list[KeptBundle]:
 
 
 def bundle_problems(campaign: Campaign[Any]) -> list[str]:
-    """Runs of a campaign whose run.json is not kept, or is another."""
+    """Runs of a campaign whose run.json is not kept, is another, or says otherwise than their line."""
+    due = {line.run_digest: line for line in campaign.lines if line.run_digest is not None}
+    path = campaign.folder / BUNDLES
     try:
-        kept = {bundle.digest for bundle in read_bundles(campaign.folder / BUNDLES)}
+        kept = {bundle.digest: bundle for bundle in read_bundles(path)} if due or path.exists() else {}
     except UserError as error:
         return [error.message]
-    due = {line.run_digest: line.run_id for line in campaign.lines if line.run_digest is not None}
-    missing = [run_id for digest, run_id in due.items() if digest not in kept]
-    said = [f"{BUNDLES}: run {run_id}: its run.json is not kept" for run_id in missing]
-    return said + ([f"{BUNDLES}: holds a run that the campaign does not have"] if kept - due.keys() else [])
+    said = []
+    for digest, line in due.items():
+        if digest not in kept:
+            said.append(f"{BUNDLES}: run {line.run_id}: its run.json is not kept")
+            continue
+        run = json.loads(kept[digest].run)
+        for name in SAME_FIELDS:
+            if run.get(name) != getattr(line, name):
+                said.append(f"{RUNS}: run {line.run_id}: {name}: its run.json says {run.get(name)!r}")
+    if kept.keys() - due.keys():
+        said.append(f"{BUNDLES}: holds a run that the campaign does not have")
+    return said
 
 
 def _bundle(folder: Path) -> KeptBundle:

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.bundle import write_atomically
 from harness.errors import UserError
+from harness.evidence.bundles import BUNDLES
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import Before, Tried, new_notes, one_line
 from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, RaceCampaign
@@ -134,7 +135,7 @@ def file_record(campaign: Campaign[Any], where: Where, name: str, now: datetime)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         submission.snapshot(partial / SUBMISSION)
-        for file in (PLAN, RUNS, VERDICT):
+        for file in (PLAN, RUNS, BUNDLES, VERDICT):
             shutil.copyfile(campaign.folder / file, partial / file)
         notes = new_notes(record, submission.hparams([]), notes_before, tried, len(same_before(campaign)))
         write_atomically(partial / NOTES, notes)

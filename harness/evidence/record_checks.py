@@ -11,6 +11,7 @@ from typing import Any
 from harness.core.files import read_file
 from harness.core.task import Strict
 from harness.errors import UserError
+from harness.evidence.bundles import BUNDLES, bundle_problems
 from harness.evidence.filing import as_baseline, make_record, parent_of
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import figures
@@ -89,7 +90,7 @@ def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> li
     if figures(record).encode() not in (_content(folder / NOTES) or b""):
         problems.append(f"{NOTES}: the figures between the markers are not those of {RECORD}")
     attempt = folder.parent / ATTEMPTS / record.attempt
-    for file in (PLAN, RUNS, VERDICT):
+    for file in (PLAN, RUNS, BUNDLES, VERDICT):
         if (content := _content(folder / file)) is None or _content(attempt / file) != content:
             problems.append(f"{file}: not that of {ATTEMPTS}/{record.attempt}")
     return problems
@@ -107,13 +108,14 @@ def verdict_problems(campaign: Campaign[Any]) -> list[str]:
     """What in an attempt does not follow from its plan and lines; an unfinished one has no verdict yet."""
     if not isinstance(campaign.plan, DecidedCampaign):
         return [f"{PLAN}: kind: a {campaign.plan.kind} is no attempt"]
-    due = verdict_of(campaign)
+    due, problems = verdict_of(campaign), bundle_problems(campaign)
     if not (campaign.folder / VERDICT).exists():
         missing = due is not None and due.final  # after futility it may be gone on with, to a new verdict
-        return [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"] if due and missing else []
+        said = [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"] if due and missing else []
+        return problems + said
     if due is None:
-        return [f"{VERDICT}: there, though the campaign has not come to a verdict"]
-    return differences(VERDICT, read_verdict(campaign), due)
+        return [*problems, f"{VERDICT}: there, though the campaign has not come to a verdict"]
+    return problems + differences(VERDICT, read_verdict(campaign), due)
 
 
 def differences(file: str, kept: Strict, due: Strict) -> list[str]:

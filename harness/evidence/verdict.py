@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,10 @@ from harness.statistics import Interval, Stop, Verdict
 
 
 class ArmFigures(Strict):
-    """What the counted runs of one arm gave: seconds wall-clock, losses in nats per token."""
+    """What the counted runs of one arm gave: seconds wall-clock, losses in nats per token.
+
+    `flags`: what a person should look at, by id, and in how many of the runs.
+    """
 
     runs: int
     failed: int
@@ -30,6 +34,7 @@ class ArmFigures(Strict):
     mean_loss: float | None
     loss_spread: float | None
     mean_tokens: float | None
+    flags: dict[str, int]
 
 
 class CampaignVerdict(Strict):
@@ -117,6 +122,7 @@ def _figures(lines: Sequence[RunLine]) -> ArmFigures:
         mean_loss=statistics.fmean(losses) if timed else None,
         loss_spread=statistics.stdev(losses) if len(timed) > 1 else None,
         mean_tokens=statistics.fmean(run.tokens for run in timed) if timed else None,
+        flags=dict(sorted(Counter(flag for line in lines for flag in line.flags).items())),
     )  # fmt: skip
 
 

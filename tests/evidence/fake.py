@@ -56,6 +56,7 @@ class Given:
     loss: float = 3.8
     seconds: float = 10.0
     lost_seconds: float | None = 0.0
+    flags: tuple[str, ...] = ()
     trust: str = "isolated"
     timed: bool = False  # of a run that failed: its clock had stopped
 
@@ -114,7 +115,7 @@ def _record(run_id: str, request: Request, given: Given) -> RunRecord:
         "cpu_seconds": given.seconds if timed else None, "lost_seconds": given.lost_seconds,
         "times": {"JUDGED": given.seconds + 2},
         "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
-        "review": [],
+        "review": [{"id": flag, "text": "look"} for flag in given.flags],
         "holdout": {"val_loss": given.loss + HOLDOUT_GAP} if judged and request.judge_holdout else None,
         "digests": {
             "submission": submission.digest, "task": submission.task.digest, "data": data_digest(submission.task),

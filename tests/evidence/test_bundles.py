@@ -63,6 +63,12 @@ def test_an_edited_run_is_found(raced: tuple[Campaign, Places]) -> None:
     ]  # fmt: skip
 
 
+def test_a_line_that_says_otherwise_than_its_run_is_found(raced: tuple[Campaign, Places]) -> None:
+    campaign, _ = raced
+    campaign.lines[1] = campaign.lines[1].model_copy(update={"val_loss": 1.0})
+    assert [problem.split(": ")[2] for problem in bundle_problems(campaign)] == ["val_loss"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

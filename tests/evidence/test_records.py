@@ -31,7 +31,7 @@ def test_records_follow_one_another(chain: Board) -> None:
     assert [record.holdout_gap for record in (one, two)] == [pytest.approx(HOLDOUT_GAP)] * 2
     assert two.ratio is not None and two.ratio.low > 1.01 and 1.2 < two.ratio.ratio < 1.3
     assert {path.name for path in second.iterdir()} == {
-        "record.json", "submission", "plan.json", "runs.jsonl", "verdict.json", "notes.md",
+        "record.json", "submission", "plan.json", "runs.jsonl", "bundles.jsonl.gz", "verdict.json", "notes.md",
     }  # fmt: skip
     assert (second / "runs.jsonl").stat().st_size < MAX_FILE_BYTES
     notes = (second / "notes.md").read_text()
@@ -110,6 +110,7 @@ def append(path: Path, text: str) -> None:
         (lambda f: edit(f / "record.json", lambda t: t["ratio"].update(low=2.0)), "record.json: ratio"),
         (lambda f: edit(f / "record.json", lambda t: t.update(schema_version=9)), "schema_version: 9 where"),
         (lambda f: edit(f / "record.json", lambda t: t.update(colour="red")), "record.json: colour"),
+        (lambda f: (f / "bundles.jsonl.gz").unlink(), "bundles.jsonl.gz: No such file"),
         (lambda f: edit(f / "verdict.json", lambda t: t.update(verdict="slower")), "verdict.json: verdict"),
         (lambda f: edit(f / "verdict.json", lambda t: t["equal_loss"].update(low=9)), "verdict.json: equal_loss"),
         (lambda f: (f / "verdict.json").unlink(), "verdict.json: missing"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_a_run_that_idles_is_not_repeated(toy: Toy, tmp_path: Path, lost: float 
     runner = FakeRunner(lambda request: idles if len(runner.started) == 1 else usual(request))
     first = finish(campaign.folder, places, runner).course.blocks[0]
     assert first.attempts == 1 and max(line.seconds or 0 for line in first.runs.values()) == 20.0
+
+
+def test_flags_of_runs_stand_in_the_verdict(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+
+    def flagged(request: Request) -> Given:
+        return replace(usual(request), flags=("dear-to-judge",) if request.facts["arm"] == CANDIDATE else ())
+
+    verdict = verdict_of(finish(campaign.folder, places, FakeRunner(flagged)))
+    assert verdict is not None
+    assert (verdict.arms[CANDIDATE].flags, verdict.arms[REFERENCE].flags) == ({"dear-to-judge": verdict.pairs}, {})
 
 
 @pytest.mark.parametrize("failures", [1, 2])
