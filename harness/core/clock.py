@@ -16,6 +16,7 @@ from pathlib import Path
 
 STAT = Path("/proc/stat")
 BUSY_SHARE = 0.03  # of the time of its CPUs that others may have had before a run counts as disturbed
+BLAMED_SHARE = 0.5  # from which on its time-out is theirs: caps are many times what a run takes
 IDLE, WAITING_FOR_DISK, STOLEN = 3, 4, 7  # columns of a cpuN line, proc_stat(5)
 
 

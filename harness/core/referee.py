@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.child import Child, pinned_process, split_cpus
-from harness.core.clock import BUSY_SHARE, Clock
+from harness.core.clock import BLAMED_SHARE, Clock
 from harness.core.data.serve import StreamServer, open_training
 from harness.core.failures import Failure, RunFailed
 from harness.core.held_data import refuse_held_data
@@ -346,7 +346,7 @@ class Referee:
             running = self.outcome.state == "RUNNING"
             waiting = self._ranks.behind("finished" if running else "ready")
             said = f"the run took longer than {caps.timeout_seconds:.0f} s in state {self.outcome.state}{waiting}"
-            if running and (lost := self._clock.share_lost()) > BUSY_SHARE:
+            if running and (lost := self._clock.share_lost()) > BLAMED_SHARE:
                 raise RunFailed(Failure.MACHINE_BUSY, f"{said}; others had its CPUs for {lost:.0%} of the time")
             raise RunFailed(Failure.TIMEOUT, said)
         left = self._ranks.left_early(LEFT_SECONDS)
