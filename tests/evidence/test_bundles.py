@@ -78,6 +78,7 @@ def test_a_line_that_says_otherwise_than_its_run_is_found(raced: tuple[Campaign,
         (gzip.compress(b'{"run": 1, "log": []}\n'), "line 1: run"),
         (gzip.compress(b'{"run": "x", "log": [], "log": []}\n'), "line 1: a table has a name twice"),
     ],
+    ids=["no gzip", "cut short", "too long", "no name", "a name twice"],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / BUNDLES).write_bytes(content)
