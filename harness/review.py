@@ -28,7 +28,7 @@ EXPLAINED_FACTOR = 3.0
 # CPU seconds of a model host before and beside its answers. The baseline of gcide takes 0.2 s, in a run of 80 s.
 OFF_CLOCK_SECONDS = 1.0
 OFF_CLOCK_SHARE = 0.02
-# CPU seconds a token, judged over trained. A step's forward pass is a third of it: the baseline of gcide is at 0.6.
+# CPU seconds a token, judged over trained. A step's forward pass is about a third of it: gcide's baseline is at 0.5.
 DEAR_TO_JUDGE = 2.0
 PREFIX_ROWS = 16  # logged losses that must agree to the last digit
 

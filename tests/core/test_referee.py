@@ -64,16 +64,12 @@ def test_script_that_never_finishes_is_named(toys: Toys) -> None:
     assert "run.finish" in outcome.message
 
 
-def test_time_out(toys: Toys) -> None:
+@pytest.mark.parametrize("never_idle", [False, True])
+def test_a_time_out_is_the_machines_where_others_had_the_cpus(toys: Toys, never_idle: bool) -> None:
+    toys.counters = Counters(idle=0.0, stolen=0.0) if never_idle else None
     outcome = toys.run("run = connect_run()\nstart(run)\ntime.sleep(60)\n", timeout_seconds=1.5)
-    assert outcome.reason is Failure.TIMEOUT
+    assert outcome.reason is (Failure.MACHINE_BUSY if never_idle else Failure.TIMEOUT)
     assert "RUNNING" in outcome.message
-
-
-def test_a_time_out_on_cpus_that_others_had_is_the_machines(toys: Toys) -> None:
-    toys.counters = Counters(idle=0.0, stolen=0.0)  # never idle, and the script computes nothing
-    outcome = toys.run("run = connect_run()\nstart(run)\ntime.sleep(60)\n", timeout_seconds=1.5)
-    assert outcome.reason is Failure.MACHINE_BUSY
 
 
 def test_set_up_that_computes_too_long(toys: Toys) -> None:
