@@ -1,7 +1,7 @@
 """What trials show: best against number of trials, curves with their local parabola, grids, confirmation.
 
 Pure functions of a design and the trials so far. Losses are nats per token. A point's loss is the mean over its seeds;
-the noise of a run is pooled over all points that were run on several seeds.
+the noise of a run is pooled over the points that were run on several seeds.
 """
 
 from __future__ import annotations
@@ -160,23 +160,33 @@ def _expected_best(values: FloatArray) -> FloatArray:
     return np.sort(values, axis=1) @ chances_of_lowest(count, range(1, count + 1)).T
 
 
-def run_noise(table: TrialTable) -> float | None:
-    """Standard deviation of a run's loss, pooled over the better half of the points run on several seeds; or None.
+def run_noise(trials: Sequence[Trial]) -> float | None:
+    """Standard deviation of a run's loss beyond what its seed does to all points alike; None where nothing tells.
 
-    The worse half holds the far ends of curves, some near divergence; their larger spread would hide better points.
+    Points are compared on the same seeds, so what is common to a seed drops out: it is fitted, beside the points' own
+    means, and taken away. Of the points run on several seeds the better half counts: the worse one holds the far ends
+    of curves, some near divergence, whose larger spread would hide better points.
     """
-    groups: dict[tuple, list[float]] = {}
-    for trial in table.trials:
+    groups: dict[tuple, list[Trial]] = {}
+    for trial in trials:
         if trial.val_loss is not None:
-            groups.setdefault(tuple(sorted(trial.job.hparams.items())), []).append(trial.val_loss)
-    several = sorted(
-        (losses for losses in groups.values() if len(losses) > 1), key=lambda losses: float(np.mean(losses))
-    )
-    better = several[: math.ceil(len(several) / 2)]
-    if not better:
+            groups.setdefault(tuple(sorted(trial.job.hparams.items())), []).append(trial)
+    several = sorted((point for point in groups.values() if len(point) > 1), key=_mean_loss)
+    points = several[: math.ceil(len(several) / 2)]
+    kept = [trial for point in points for trial in point]
+    if not kept:
         return None
-    squares = sum(float(((np.array(losses) - np.mean(losses)) ** 2).sum()) for losses in better)
-    return math.sqrt(squares / sum(len(losses) - 1 for losses in better))
+    of_point = np.repeat(np.eye(len(points)), [len(point) for point in points], axis=0)
+    seeds = np.array([trial.job.seed for trial in kept])
+    effects = np.hstack([of_point, seeds[:, None] == np.unique(seeds)])
+    losses = np.array([trial.val_loss for trial in kept])
+    fitted, _, rank, _ = np.linalg.lstsq(effects, losses, rcond=None)
+    free = len(kept) - int(rank)
+    return math.sqrt(float(((losses - effects @ fitted) ** 2).sum()) / free) if free else None
+
+
+def _mean_loss(trials: Sequence[Trial]) -> float:
+    return float(np.mean([trial.val_loss for trial in trials if trial.val_loss is not None]))
 
 
 def point_at(table: TrialTable, hparams: Hparams, seeds: Sequence[int]) -> Point:
@@ -258,7 +268,8 @@ def _better(points: list[Point], values: list[Value], here: int, best: int | Non
 
 
 def _parabola(knob: Knob, values: list[Value], means: list[float | None], here: int) -> Parabola | None:
-    """Through the declared point and its two neighbours; None where one lacks or they bend the wrong way."""
+    """Through the declared point and its two neighbours; None where one lacks, they bend the wrong way, or its lowest
+    point lies beyond both, where it would be an extrapolation."""
     if knob.step is None or not 0 < here < len(values) - 1:
         return None
     before, middle, after = means[here - 1 : here + 2]
@@ -268,6 +279,8 @@ def _parabola(knob: Knob, values: list[Value], means: list[float | None], here: 
     if bend <= 0:
         return None
     offset = (before - after) / (2 * bend)
+    if abs(offset) > 1:
+        return None
     steps = -1 if knob.scale == "complement" else 1  # values rise while 1 - x falls
     return Parabola(
         curvature=bend, offset=offset, value=knob.value_at(knob.place(float(values[here])) + steps * offset),

@@ -50,7 +50,7 @@ class Report:
         self._submission = tuning.submission
         if not self._table.trials:
             raise UserError(f"{self._table.path}: no trial yet", f"run speedrun tune {tuning.submission.folder}")
-        self._noise = run_noise(self._table)
+        self._noise = run_noise(self._table.trials)
         self._curves: list[Curve] = []
         self._checks: list[Curve] = []
         self._grids: list[Grid] = []
@@ -94,7 +94,8 @@ class Report:
             "not edit. Losses are nats per token, the judge's, at a fixed budget of tokens. The evidence is about the "
             "declared point:\n\n"
             f"{declared}\n\n"
-            f"Standard deviation of a run's loss, pooled over the better half of the points on several seeds: {noise}."
+            "Standard deviation of a run's loss beyond what its seed does to all points alike, pooled over the better "
+            f"half of the points on several seeds: {noise}."
         )
 
     def _left_on_the_table(self) -> str:
@@ -116,7 +117,8 @@ class Report:
             lines.append("- No point of the curves, grids and checks beats the declared one by more than noise.")
         if edges:
             names = ", ".join(f"`{name}`" for name in edges)
-            lines.append(f"- The lowest point of {names} is the last one of its curve: the optimum is not bracketed.")
+            noise = "" if better else ", by no more than noise"
+            lines.append(f"- The lowest point of {names} is the last one of its curve{noise}: it is not bracketed.")
         outward = ", ".join(f"`{name}`" for name in at_edges(self._design, self._table))
         if outward:
             lines.append(f"- The best point of the search lies at an edge of its box in {outward}: search a wider one.")
@@ -219,7 +221,8 @@ class Report:
             "## One-knob curves\n\nFull budget, everything else as declared.\n\n"
             f"![Loss against each knob]({CURVES_PLOT})\n\n{table(columns, rows)}\n\n"
             "x\\*, κ (per step squared) and y₀ - L\\* (what is left on the table) are those of the parabola through "
-            f"the declared point and its neighbours. Open circles: a run failed there.{difference}"
+            "the declared point and its neighbours, where its lowest point lies between them. Open circles: a run "
+            f"failed there.{difference}"
         )
 
     def _difference(self) -> str:
@@ -227,7 +230,7 @@ class Report:
         assert self._noise is not None
         seeds = stage.seeds if stage else 1
         return (
-            f" Two means over {seeds} runs differ by more than noise when they are "
+            f" Two means over the same {seeds} seeds differ by more than noise when they are "
             f"{smallest_difference(self._noise, seeds):.4f} apart (two standard errors)."
         )
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.tuning.analysis import Point, _parabola, _worse, best_so_far, expected_best, smallest_difference
+from harness.tuning.analysis import (
+    Point,
+    _parabola,
+    _worse,
+    best_so_far,
+    expected_best,
+    run_noise,
+    smallest_difference,
+)
 from harness.tuning.protocol import Knob
 from harness.tuning.trials import JUDGED, Job, Trial
 
@@ -64,6 +72,25 @@ def test_there_is_no_parabola_without_both_neighbours_or_upside_down() -> None:
     assert _parabola(knob, list(values), [3.4, 3.3, None], here=1) is None
     assert _parabola(knob, list(values), [3.3, 3.4, 3.3], here=1) is None
     assert _parabola(knob, list(values), [3.3, 3.4, 3.5], here=0) is None
+
+
+def test_a_parabola_is_not_drawn_out_beyond_its_points() -> None:
+    assert _parabola(Knob(step=2), [0.5, 1.0, 2.0], [3.4, 3.3, 3.21], here=1) is None
+
+
+def test_what_a_seed_does_to_all_points_alike_is_no_noise() -> None:
+    random = np.random.default_rng(3)
+    trials = []
+    for point in range(80):
+        for seed in (1, 2) if point % 2 else (2, 3, 4):
+            loss = 3.2 + 0.001 * point + 0.05 * seed + 0.004 * random.standard_normal()
+            trials.append(Trial(Job("curves", point, seed, {"lr": float(point)}), loss, JUDGED, 1.0, ""))
+    assert run_noise(trials) == pytest.approx(0.004, rel=0.25)
+
+
+def test_one_point_on_two_seeds_tells_nothing_of_noise() -> None:
+    trials = [Trial(Job("curves", 0, seed, {"lr": 1.0}), 3.2 + seed, JUDGED, 1.0, "") for seed in (1, 2)]
+    assert run_noise(trials) is None
 
 
 def test_noise_makes_two_means_of_one_run_each_differ_by_this() -> None:
