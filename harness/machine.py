@@ -130,11 +130,15 @@ def hardware_classes(machine: Machine) -> list[str]:
     classes = ["cpu-1thread"]
     if machine.cuda_build is None:
         return classes
-    counts = Counter(name for gpu in machine.gpus if not gpu.split and (name := gpu_class(gpu.name)))
-    for name, count in counts.items():
+    for name, count in gpu_counts(machine).items():
         powers = {power for power in (1, 2, 4, 8, 16) if power < count}
         classes += [f"{devices}x{name}" for devices in sorted(powers | {count})]
     return classes
+
+
+def gpu_counts(machine: Machine) -> Counter[str]:
+    """How many whole GPUs there are of each class name."""
+    return Counter(name for gpu in machine.gpus if not gpu.split and (name := gpu_class(gpu.name)))
 
 
 # Words that do not change how fast the product trains at a size that fits: maker, line, memory, socket.

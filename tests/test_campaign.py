@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ import pytest
 from harness import campaign
 from harness.bundle import changed_bundles, read_record
 from harness.campaign import Finished, Request, run_once
-from harness.core.printed import smaller_batch
+from harness.core.plan import Node
+from harness.core.printed import Printed, smaller_batch
 from harness.core.task import hardware_class
 from harness.errors import UserError
 from harness.journal import Journal, verify
+from harness.machine import Gpu, fingerprint
 from harness.submission import load_submission
 from tests.conftest import Toy
 from tests.toy_submission import SCRIPT, write_submission
@@ -120,6 +123,29 @@ def test_a_full_gpu_says_which_setting_to_lower(toy: Toy, tmp_path: Path) -> Non
     assert smaller_batch(message, {"batch": 512, "micro_batch": 32}).endswith("try --set micro_batch=16")
     assert smaller_batch(message, {"batch": 512, "micro_batch": 1}).endswith("try --set batch=256")
     assert smaller_batch("ZeroDivisionError", {"batch": 512}) == ""
+
+
+def test_the_rank_whose_gpu_was_full_is_found_before_the_last_lines(tmp_path: Path) -> None:
+    printed = Printed(tmp_path / "output.txt", 1 << 20)
+    printed.add(f"{FULL}\n".encode() + b"another rank was ended\n" * 50)
+    said = printed.last_words({"micro_batch": 8})
+    assert FULL not in said and said.endswith("try --set micro_batch=4")
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("1xA100", 1), ("4xH100", 1), ("8xH100", 2)])
+def test_a_class_of_other_gpus_than_the_machines_is_refused(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nodes: int
+) -> None:
+    gpus = (Gpu("NVIDIA H100 80GB HBM3", None, "570", split=False),) * 2
+    monkeypatch.setattr(campaign, "fingerprint", lambda: replace(fingerprint(), gpus=gpus))
+    monkeypatch.setattr(campaign, "_check", lambda request: tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = replace(request(toy, tmp_path, SCRIPT), hardware=hardware_class(name), node=Node(count=nodes))
+    with pytest.raises(UserError, match=f"{name}: a run takes .* it has: 2 H100"):
+        run_once(asked)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with pytest.raises(UserError, match="CUDA_VISIBLE_DEVICES=1: a run takes the machine's first"):
+        run_once(asked)
 
 
 def test_a_full_gpu_while_judging_says_so_too(toy: Toy, tmp_path: Path) -> None:

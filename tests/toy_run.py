@@ -96,6 +96,7 @@ while (message := channel.receive(descriptors=True)) is not None:
         channel.send("columns", count=64, dtype="float32")
     elif message.kind == "slots":
         slots = Slots(message.descriptors[0], fields["count"], batch, length, fields["columns"])
+        channel.send("shared", refused="")
     elif message.kind == "forward":
         reach(here, at)
         slots.logits[fields["slot"]][:] = 0

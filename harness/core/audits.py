@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import Answerer, Windows, token_nats
-from harness.core.slots import Slots, float32
+from harness.core.slots import Slots
 from harness.core.task import Audit
 
 NEAR = 8  # positions before a cut on which nats gained are looked at: what reads ahead gains there first
@@ -47,6 +47,27 @@ class AuditReport:
     unstable_rows: int
 
 
+class Arithmetic:
+    """How logits [N, V] are kept and compared: here in host memory. gpu_nats.py has one for those on a GPU."""
+
+    def private(self, logits: Any) -> Any:
+        """A copy that nobody else can change."""
+        return logits.copy()
+
+    def differences(self, scored: Any, shadow: Any) -> np.ndarray:
+        """The largest difference of logits a position: float32 [N]; infinite where one of them is not a number."""
+        with np.errstate(invalid="ignore"):
+            apart = np.where(scored == shadow, np.float32(0), np.abs(scored - shadow))
+        return np.nan_to_num(apart.max(axis=1), nan=np.inf, posinf=np.inf)
+
+    def gains(self, scored: Any, shadow: Any, targets: np.ndarray) -> np.ndarray:
+        """By how many nats a position the scored answer is the better one: float32 [N]."""
+        return token_nats(shadow, targets) - token_nats(scored, targets)
+
+
+HOST_ARITHMETIC = Arithmetic()
+
+
 @dataclass(frozen=True)
 class Kept:
     """A scored row that is to be asked again: unchanged before `cut`, where its logits are kept."""
@@ -54,7 +75,7 @@ class Kept:
     index: int
     row: int
     cut: int
-    scored: np.ndarray  # the scoring host's logits before the cut, padding left out: float32 [at most cut, V]
+    scored: Any  # the scoring host's logits before the cut, padding left out: [at most cut, V], array or tensor
     targets: np.ndarray
 
 
@@ -80,14 +101,16 @@ class ShadowAudit:
     """Watches the scoring of one model; `conclude` passes or raises RunFailed."""
 
     def __init__(
-        self, rules: Audit, tolerance: float, host: Answerer, slots: Slots, windows: Windows, seed: int
-    ) -> None:
+        self, rules: Audit, tolerance: float, host: Answerer, slots: Slots, windows: Windows, seed: int,
+        arithmetic: Arithmetic = HOST_ARITHMETIC,
+    ) -> None:  # fmt: skip
         self._rules = rules
         self._tolerance = tolerance
         self._host = host
         self._slots = slots
         self._windows = windows
         self._seed = seed
+        self._arithmetic = arithmetic
         self._random = np.random.default_rng(seed)
         batch, length = windows.shape
         total = math.ceil(windows.scored / length)
@@ -117,7 +140,7 @@ class ShadowAudit:
             own = targets[row * length : (row + 1) * length]  # fewer in the last row that is scored
             uncut = self._random.random() < UNCUT_ROWS
             cut = length if uncut else int(self._random.integers(1, length + 1))
-            scored = float32(logits[row, : min(cut, len(own))])
+            scored = self._arithmetic.private(logits[row, : min(cut, len(own))])
             self._waiting.append(Kept(index, row, cut, scored, own[:cut].astype(np.int64)))
             if len(self._waiting) == batch:
                 self._ask()
@@ -158,7 +181,7 @@ class ShadowAudit:
         start = int(self._random.integers(max(1, len(tokens) - count)))
         return np.resize(tokens[start : start + count], count)
 
-    def _answer(self, inputs: np.ndarray, kept: Kept) -> np.ndarray:
+    def _answer(self, inputs: np.ndarray, kept: Kept) -> Any:
         """The shadow host's logits of one row before the cut, asked now at its own place."""
         self._slots.tokens[0][:] = inputs
         self._host.forward(0)
@@ -176,9 +199,9 @@ class ShadowAudit:
         for place, kept in zip(asked.places, asked.kept, strict=True):
             self._compare(kept, self._slots.rows(0, place, len(kept.scored)))
 
-    def _compare(self, kept: Kept, shadow: np.ndarray) -> None:
-        differences = _differences(kept.scored, shadow)
-        gains = token_nats(shadow, kept.targets) - token_nats(kept.scored, kept.targets)
+    def _compare(self, kept: Kept, shadow: Any) -> None:
+        differences = self._arithmetic.differences(kept.scored, shadow)
+        gains = self._arithmetic.gains(kept.scored, shadow, kept.targets)
         if len(kept.scored) == kept.cut < self._windows.shape[1]:  # else what follows was not text that could help
             for near, rows in self._gains.items():
                 rows.append(float(gains[-near:].mean()) if near else float(gains.mean()))
@@ -260,12 +283,5 @@ class ShadowAudit:
     def _moves(self, suspect: Suspect, inputs: np.ndarray) -> bool:
         return not self._same(self._answer(inputs, suspect.kept), suspect)
 
-    def _same(self, answer: np.ndarray, suspect: Suspect) -> bool:
-        return bool(_differences(suspect.kept.scored, answer).max() <= self._tolerance)
-
-
-def _differences(scored: np.ndarray, shadow: np.ndarray) -> np.ndarray:
-    """The largest difference of logits a position: float32 [N]; infinite where one of them is not a number."""
-    with np.errstate(invalid="ignore"):
-        apart = np.where(scored == shadow, np.float32(0), np.abs(scored - shadow))
-    return np.nan_to_num(apart.max(axis=1), nan=np.inf, posinf=np.inf)
+    def _same(self, answer: Any, suspect: Suspect) -> bool:
+        return bool(self._arithmetic.differences(suspect.kept.scored, answer).max() <= self._tolerance)

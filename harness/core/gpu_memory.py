@@ -6,6 +6,7 @@ interprocess use, without both processes seeing each other. `cuda-bindings` give
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,19 @@ class GpuMemory:
     def __init__(self, handle: Any, size: int) -> None:
         """Maps an allocation of `size` bytes. Raises NoGpuMemory."""
         driver = _driver()
-        address = _call("cuMemAddressReserve", size, 0, 0, 0)
-        _call("cuMemMap", address, size, 0, handle, 0)
-        access = driver.CUmemAccessDesc()
-        access.location = _properties(driver).location
+        properties, access = _properties(driver), driver.CUmemAccessDesc()
+        access.location = properties.location  # belongs to the properties, and is gone with them
         access.flags = driver.CUmemAccess_flags.CU_MEM_ACCESS_FLAGS_PROT_READWRITE
-        _call("cuMemSetAccess", address, size, [access], 1)
-        _call("cuMemRelease", handle)  # the mapping holds it from here on
+        try:
+            address = _call("cuMemAddressReserve", size, 0, 0, 0)
+            _call("cuMemMap", address, size, 0, handle, 0)
+            try:
+                _call("cuMemSetAccess", address, size, [access], 1)
+            except NoGpuMemory:
+                _call("cuMemUnmap", address, size)
+                raise
+        finally:
+            _call("cuMemRelease", handle)  # a mapping holds it from here on
         self.bytes = _tensor(int(address), size)  # uint8 [size]; unmapped when the process ends
 
     @classmethod
@@ -37,8 +44,16 @@ class GpuMemory:
         driver = _driver()
         size = _rounded(driver, size)
         handle = _call("cuMemCreate", size, _properties(driver), 0)
-        descriptor = _call("cuMemExportToShareableHandle", handle, _posix(driver), 0)
-        return cls(handle, size), int(descriptor)
+        try:
+            descriptor = int(_call("cuMemExportToShareableHandle", handle, _posix(driver), 0))
+        except NoGpuMemory:
+            _call("cuMemRelease", handle)
+            raise
+        try:
+            return cls(handle, size), descriptor
+        except NoGpuMemory:
+            os.close(descriptor)
+            raise
 
     @classmethod
     def open(cls, descriptor: int, size: int) -> GpuMemory:
@@ -61,7 +76,16 @@ class _Bytes:
 
 
 def _tensor(address: int, size: int) -> torch.Tensor:
-    return torch.as_tensor(_Bytes(address, size), device="cuda")
+    tensor = torch.as_tensor(_Bytes(address, size), device="cuda")
+    if tensor.data_ptr() != address:  # made on another GPU: torch copied it to the current one
+        raise NoGpuMemory("the memory is another GPU's")
+    return tensor
+
+
+def pin(address: int, size: int) -> None:
+    """Lets the GPU read host memory without a detour. Raises NoGpuMemory."""
+    _device()
+    _call("cuMemHostRegister", address, size, 0)
 
 
 def _properties(driver: Any) -> Any:

@@ -19,7 +19,10 @@ import torch
 import triton
 import triton.language as tl
 
+from harness.core.audits import Arithmetic
+
 BLOCK = 4096  # logits of a row looked at together
+POSITIONS = 1024  # compared at once by the audit: 200 MB of float32 at 50,304 columns
 LOWEST = tl.constexpr(-3.4e38)  # instead of -inf, which would give a row that begins with -inf a difference of NaN
 
 
@@ -74,5 +77,28 @@ def token_nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def nats(logits: torch.Tensor, targets: np.ndarray) -> float:
     """The summed cross-entropy of logits [N, V] against targets [N]: on a GPU in the place of scoring.nats."""
-    expected = torch.from_numpy(targets.astype(np.int64)).to(logits.device)
-    return token_nats(logits[: len(targets)], expected).double().sum().item()
+    return token_nats(logits[: len(targets)], _on(logits.device, targets)).double().sum().item()
+
+
+class GpuArithmetic(Arithmetic):
+    """The audit's arithmetic where the logits lie: a tenth of 1 TB should not pass one core."""
+
+    def private(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.clone()
+
+    def differences(self, scored: torch.Tensor, shadow: torch.Tensor) -> np.ndarray:
+        parts = zip(scored.split(POSITIONS), shadow.split(POSITIONS), strict=True)
+        return torch.cat([_apart(*part) for part in parts]).cpu().numpy()
+
+    def gains(self, scored: torch.Tensor, shadow: torch.Tensor, targets: np.ndarray) -> np.ndarray:
+        expected = _on(scored.device, targets)
+        return (token_nats(shadow, expected) - token_nats(scored, expected)).cpu().numpy()
+
+
+def _apart(scored: torch.Tensor, shadow: torch.Tensor) -> torch.Tensor:
+    apart = (scored.float() - shadow.float()).abs().masked_fill(scored == shadow, 0.0)
+    return torch.nan_to_num(apart.amax(dim=1), nan=torch.inf, posinf=torch.inf)
+
+
+def _on(device: torch.device, targets: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(targets.astype(np.int64)).to(device)

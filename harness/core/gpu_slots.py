@@ -7,11 +7,12 @@ cannot be shared, `PinnedSlots` bring every batch through host memory, at the sp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
 
-from harness.core.gpu_memory import GpuMemory, NoGpuMemory
+from harness.core.gpu_memory import GpuMemory, NoGpuMemory, pin
 from harness.core.slots import Slots, sealed_memory, slot_bytes
 
 DEVICE = "cuda"
@@ -40,6 +41,9 @@ class GpuSlots(Slots):
         """A private copy of a slot's logits, on the GPU."""
         return self.logits[slot].clone()
 
+    def rows(self, slot: int, row: int, count: int) -> torch.Tensor:
+        return self.logits[slot][row, :count].clone()
+
 
 class PinnedSlots(Slots):
     """Slots in host memory that the GPU reads without a detour."""
@@ -52,6 +56,9 @@ class PinnedSlots(Slots):
         """A private copy of a slot's logits, on the GPU."""
         return torch.from_numpy(self.logits[slot]).to(DEVICE, copy=True)
 
+    def rows(self, slot: int, row: int, count: int) -> torch.Tensor:
+        return torch.from_numpy(self.logits[slot][row, :count]).to(DEVICE, copy=True)
+
 
 def make_slots(count: int, batch: int, length: int, columns: int, dtype: str) -> tuple[Slots, str | None]:
     """The judge's side; beside the slots why the logits cannot stay on the GPU, if they cannot."""
@@ -59,14 +66,18 @@ def make_slots(count: int, batch: int, length: int, columns: int, dtype: str) ->
     try:
         memory, logits = GpuMemory.create(count * _logits_bytes(batch, length, columns, dtype))
     except NoGpuMemory as reason:
-        descriptor = sealed_memory(count * slot_bytes(batch, length, columns))
-        return PinnedSlots(descriptor, count, batch, length, columns), str(reason)
+        return host_memory(count, batch, length, columns), str(reason)
     descriptors = [sealed_memory(count * slot_bytes(batch, length, 0)), logits]
     return GpuSlots(descriptors, memory, dtype, count, batch, length, columns), None
 
 
+def host_memory(count: int, batch: int, length: int, columns: int) -> Slots:
+    """The judge's side where the logits cannot stay on the GPU."""
+    return PinnedSlots(sealed_memory(count * slot_bytes(batch, length, columns)), count, batch, length, columns)
+
+
 def open_slots(descriptors: Sequence[int], count: int, batch: int, length: int, columns: int, dtype: str) -> Slots:
-    """The host's side of what `make_slots` made."""
+    """The host's side of what `make_slots` made. Raises NoGpuMemory."""
     if len(descriptors) == 1:
         return PinnedSlots(descriptors[0], count, batch, length, columns)
     memory = GpuMemory.open(descriptors[1], count * _logits_bytes(batch, length, columns, dtype))
@@ -74,7 +85,8 @@ def open_slots(descriptors: Sequence[int], count: int, batch: int, length: int, 
 
 
 def _pin(memory: np.ndarray) -> None:
-    torch.cuda.cudart().cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)  # where it is refused, slower yet
+    with suppress(NoGpuMemory):  # slower yet
+        pin(memory.ctypes.data, memory.nbytes)
 
 
 def _logits_bytes(batch: int, length: int, columns: int, dtype: str) -> int:

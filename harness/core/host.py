@@ -94,9 +94,10 @@ class ModelHost:
         self._loading = False
         return self._field(answer, "count", int), self._field(answer, "dtype", str)
 
-    def share(self, slots: Slots, columns: int) -> None:
-        """Hands over the shared memory of the slots."""
+    def share(self, slots: Slots, columns: int) -> str:
+        """Hands over the shared memory of the slots; why the host cannot open it, or nothing."""
         self._send("slots", slots.descriptors, count=len(slots.tokens), columns=columns, dtype=slots.dtype)
+        return plain_text(self._field(self._receive("shared"), "refused", str), 500)
 
     def forward(self, slot: int) -> None:
         """Asks for the logits of the tokens in a slot; they are there when `wait(slot)` returns."""

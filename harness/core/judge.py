@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from harness.core.audits import AuditReport, ShadowAudit
+from harness.core.audits import HOST_ARITHMETIC, Arithmetic, AuditReport, ShadowAudit
 from harness.core.data.shards import scored_tokens
 from harness.core.failures import Failure, RunFailed
 from harness.core.guard import die_with_parent
@@ -38,6 +38,7 @@ from harness.core.sandbox import Sandbox
 from harness.core.scoring import SLOTS, Windows, nats, score
 from harness.core.slots import Slots, sealed_memory, slot_bytes
 from harness.core.task import Task, load_task
+from harness.core.visible import GPU_ORDER
 from harness.core.weights import private_copy
 from harness.errors import UserError
 from harness.paths import PACKAGE
@@ -104,9 +105,10 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
         slots, columns, detour = _load(host, job, task, SLOTS)
         shadow_slots = _load(shadow, job, task, 1)[0]
         tolerance = task.audit.tolerance["cpu" if job.context["device"] == "cpu" else "cuda"]
-        audit = ShadowAudit(task.audit, tolerance, shadow, shadow_slots, windows, secrets.randbelow(2**31))
+        summed, arithmetic = _sums_on(job.context["device"])
+        seed = secrets.randbelow(2**31)
+        audit = ShadowAudit(task.audit, tolerance, shadow, shadow_slots, windows, seed, arithmetic)
         scoring_began = time.monotonic()
-        summed = _nats_on(job.context["device"])
         total = score(host, slots, windows, audit.order, audit, lambda done: on_batch(done, windows.batches), summed)
         scored = time.monotonic()
         report = audit.conclude()
@@ -127,23 +129,22 @@ def judge(job: Job, on_batch: Callable[[int, int], None]) -> Judgement:
     )
 
 
-def _nats_on(device: str) -> Callable[[Any, np.ndarray], float]:
-    """What sums the nats of a batch where the run's device is. Only a GPU's needs torch, and Triton."""
+def _sums_on(device: str) -> tuple[Callable[[Any, np.ndarray], float], Arithmetic]:
+    """What sums the nats of a batch and compares logits where the run's device is. A GPU's needs torch and Triton."""
     if device == "cpu":
-        return nats
+        return nats, HOST_ARITHMETIC
     from harness.core import gpu_nats
 
-    return gpu_nats.nats
+    return gpu_nats.nats, gpu_nats.GpuArithmetic()
 
 
 def _launch(job: Job, task: Task, purpose: str, cpus: list[int]) -> ModelHost:
     context = Context.from_json(job.context)
     caps = task.caps["cpu" if context.device == "cpu" else "cuda"]
     scratch = Path(job.scratch) / purpose
-    gpus = context.device != "cpu"
-    sandbox = Sandbox(
-        job.trust, Path(job.source), scratch, job.threads, gpus, "host", limits_for("host", caps, gpus), rung=job.rung
-    )
+    gpus = int(context.device != "cpu")
+    limits = limits_for("host", caps, gpus > 0)
+    sandbox = Sandbox(job.trust, Path(job.source), scratch, job.threads, gpus, "host", limits, rung=job.rung)
     host_caps = HostCaps(caps.host_load_cpu_seconds, caps.judging_seconds, caps.judging_cpu_seconds)
     return ModelHost(sandbox, context, host_caps, Path(job.output) / f"{purpose}.txt", cpus, build_frozen=True)
 
@@ -163,8 +164,15 @@ def _load(host: ModelHost, job: Job, task: Task, count: int) -> tuple[Slots, int
             f"the logits have {columns:,} columns; the vocabulary has {vocabulary:,}, and at most "
             f"{MAX_COLUMN_FACTOR} times as many are allowed",
         )
-    slots, detour = _make_slots(job.context["device"], (count, job.batch, job.length, columns), dtype)
-    host.share(slots, columns)
+    shape = (count, job.batch, job.length, columns)
+    slots, detour = _make_slots(job.context["device"], shape, dtype)
+    if refused := host.share(slots, columns):
+        if detour or job.context["device"] == "cpu":
+            raise RunFailed(Failure.HOST_CRASH, f"the model host cannot open the memory of its answers: {refused}")
+        from harness.core import gpu_slots
+
+        slots, detour = gpu_slots.host_memory(*shape), refused
+        host.share(slots, columns)
     return slots, columns, detour
 
 
@@ -184,7 +192,7 @@ def ask_judge(job: Job, cap_seconds: float, on_batch: Callable[[int, int], None]
     What it prints besides, the traceback of a crash say, is kept in `judge.txt` beside the output of its hosts.
     """
     process = subprocess.Popen(
-        COMMAND, env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE,
+        COMMAND, env={**os.environ, **GPU_ORDER, "PYTHONPATH": str(PACKAGE.parent)}, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[job.weights], start_new_session=True,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None

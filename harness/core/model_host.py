@@ -60,11 +60,14 @@ def serve(channel: Channel) -> None:
             logits = _forward(model, blank)
             channel.send("columns", count=logits.shape[2], dtype=str(logits.dtype).removeprefix("torch."))
             del logits
+            if settings.device != "cpu":
+                torch.cuda.empty_cache()  # two hosts and the judge share the GPU
         elif message.kind == "slots":
             shape = (fields["count"], batch, length, fields["columns"])
-            slots = _open(settings.device, message.descriptors, shape, fields["dtype"])
+            slots, refused = _open(settings.device, message.descriptors, shape, fields["dtype"])
             for descriptor in message.descriptors:
                 os.close(descriptor)
+            channel.send("shared", refused=refused)
         elif message.kind == "forward":
             assert slots is not None
             tokens = torch.from_numpy(slots.tokens[fields["slot"]].copy()).to(settings.device)
@@ -87,12 +90,18 @@ def _build(settings: Settings, source: str | None) -> Any:
     return model
 
 
-def _open(device: str, descriptors: list[int], shape: tuple[int, int, int, int], dtype: str) -> Slots:
+def _open(
+    device: str, descriptors: list[int], shape: tuple[int, int, int, int], dtype: str
+) -> tuple[Slots | None, str]:
+    """The judge's slots; or none, and why the GPU's memory cannot be shared."""
     if device == "cpu":
-        return Slots(descriptors[0], *shape)
-    from harness.core import gpu_slots
+        return Slots(descriptors[0], *shape), ""
+    from harness.core import gpu_memory, gpu_slots
 
-    return gpu_slots.open_slots(descriptors, *shape, dtype)
+    try:
+        return gpu_slots.open_slots(descriptors, *shape, dtype), ""
+    except gpu_memory.NoGpuMemory as reason:
+        return None, str(reason)
 
 
 def _put(logits: torch.Tensor, place: np.ndarray | torch.Tensor) -> None:

@@ -42,6 +42,11 @@ class Printed:
         own = said[: launcher.start()].strip() if launcher else ""
         return "\n".join((own or said.strip()).splitlines()[-lines:]) or "it printed nothing"
 
+    def last_words(self, hparams: Mapping[str, Any]) -> str:
+        """The last lines in a sentence, and what to lower where the GPU was full; several ranks may have said so."""
+        remedy = smaller_batch(self._tail.decode(errors="replace"), hparams)
+        return f"its last lines:\n{self.tail()}" + (f"\n{remedy}" if remedy else "")
+
     def close(self) -> None:
         self._file.close()
 

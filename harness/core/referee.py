@@ -26,7 +26,7 @@ from harness.core.host import HostCaps, ModelHost
 from harness.core.judge import JUDGING_HOSTS, Job, ask_judge
 from harness.core.limits import Role, limits_for
 from harness.core.plan import Event, Outcome, Plan
-from harness.core.printed import ended_how, smaller_batch
+from harness.core.printed import ended_how
 from harness.core.protocol import Channel, Listener, ProtocolError
 from harness.core.ranks import RankLog, Ranks
 from harness.core.sandbox import Sandbox
@@ -38,7 +38,7 @@ CORES_TOLERANCE = 1.02  # CPU over wall seconds x cores that a run may use
 CPU_RESOLUTION = 0.1  # CPU time is read in ticks of 10 ms per process; short runs need this much room
 SUSPEND_SECONDS = 0.1  # CLOCK_BOOTTIME may run ahead of CLOCK_MONOTONIC by this much before it was a suspend
 CHECK_SECONDS = 0.5  # how often deadline, CPU time and memory are looked at; a look takes a few milliseconds
-LEFT_SECONDS = 5.0  # how long a rank may be gone before that fails the run; a crash is reported sooner than that
+LEFT_SECONDS = {"cpu": 5.0, "cuda": 30.0}  # a rank may be gone so long; a crash is reported sooner
 DRAIN_SECONDS = 10.0  # how long a sealed run may take to hand in its last log rows
 
 
@@ -174,9 +174,10 @@ class Referee:
         return ModelHost(sandbox, plan.context(), caps, plan.folder / f"{purpose}.txt", cpus)
 
     def _sandbox(self, scratch: Path, role: Role) -> Sandbox:
-        plan, gpus = self._plan, self._plan.hardware.device != "cpu"
+        plan = self._plan
+        gpus = 0 if plan.hardware.device == "cpu" else plan.devices
         return Sandbox(
-            plan.trust, plan.source, scratch, self._threads(), gpus, role, limits_for(role, plan.caps, gpus),
+            plan.trust, plan.source, scratch, self._threads(), gpus, role, limits_for(role, plan.caps, gpus > 0),
             plan.devices, plan.rung, (plan.data_folder,), outside=plan.node.count > 1,
         )  # fmt: skip
 
@@ -335,10 +336,8 @@ class Referee:
         missing = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
         if status == 0:
             raise RunFailed(Failure.NO_WEIGHTS, f"the script ended without calling {missing} on every rank")
-        said = self._child.printed.tail()
-        remedy = smaller_batch(said, self._plan.hparams)
-        message = f"the script {ended_how(status)}; its last lines:\n{said}"
-        raise RunFailed(Failure.CRASH, f"{message}\n{remedy}" if remedy else message)
+        said = self._child.printed.last_words(self._plan.hparams)
+        raise RunFailed(Failure.CRASH, f"the script {ended_how(status)}; {said}")
 
     def _check_caps(self) -> None:
         caps = self._plan.caps
@@ -349,10 +348,11 @@ class Referee:
             if running and (lost := self._clock.share_lost()) > BLAMED_SHARE:
                 raise RunFailed(Failure.MACHINE_BUSY, f"{said}; others had its CPUs for {lost:.0%} of the time")
             raise RunFailed(Failure.TIMEOUT, said)
-        left = self._ranks.left_early(LEFT_SECONDS)
+        left = self._ranks.left_early(LEFT_SECONDS[self._plan.hardware.device])
         if left is not None:
             call = "run.finish" if self.outcome.state == "RUNNING" else "run.start"
-            raise RunFailed(Failure.NO_WEIGHTS, f"rank {left} ended without calling {call}; others still run")
+            said = self._child.printed.last_words(self._plan.hparams)
+            raise RunFailed(Failure.NO_WEIGHTS, f"rank {left} ended without calling {call}; others still run; {said}")
         cpu_seconds = self._child.cpu_seconds()  # looked at while it runs too, so that no helper's time is lost
         if self._setting_up and cpu_seconds > self._setup_cap * self._plan.devices:
             what = "compilation before the run" if self.outcome.state == "COMPILING" else "set-up before run.start"

@@ -50,9 +50,10 @@ NAMESPACE_REMEDY = (
 # Where no mount can hide the rest: single files of /proc, and the process's own folder in it.
 PROC_PATHS = (
     "/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version", "/proc/filesystems",
-    "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease", "/proc/driver/nvidia", "/etc/hosts",
-    "/etc/nsswitch.conf", "/etc/host.conf",
+    "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease", "/etc/hosts", "/etc/nsswitch.conf",
+    "/etc/host.conf",
 )  # fmt: skip
+GPU_PROC_PATHS = ("/proc/driver", "/proc/devices", "/proc/sys/vm/mmap_min_addr")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SHARED_MEMORY = "/dev/shm"
 NO_LIMITS = Limits(memory_bytes=64 * GIB, tasks=1024, file_bytes=GIB, scratch_bytes=GIB, shared_memory_bytes=GIB)
@@ -175,14 +176,15 @@ def _holds(rung: Rung) -> bool:
 class Sandbox:
     """What one child gets: read-only folders, a scratch folder to write in, devices, threads and limits.
 
-    `rung` "" is the best one of that level here. `private` folders are closed to other users where the child is one.
+    A run sees the first `gpus` of the machine. `rung` "" is the best one of that level here. `private` folders are
+    closed to other users where the child is one.
     """
 
     level: str
     source: Path
     scratch: Path
     threads: int
-    gpus: bool = False
+    gpus: int = 0
     role: Role = "run"
     limits: Limits = NO_LIMITS
     processes: int = 1
@@ -215,7 +217,7 @@ class Sandbox:
             hosts.write_text(f"127.0.0.1 localhost {bubblewrap.HOSTNAME}\n")
         return bubblewrap.command_line(
             confined, readable=self._readable(), hidden=visible.hidden(), scratch=self.scratch,
-            sockets={listener.path: INSIDE_SOCKET}, hosts=hosts, devices=_gpu_devices() if self.gpus else [],
+            sockets={listener.path: INSIDE_SOCKET}, hosts=hosts, devices=self._gpu_devices(),
             memory_bytes=self.limits.shared_memory_bytes, shared_memory=self.role == "run",
             outside=outside,
         )  # fmt: skip
@@ -237,11 +239,13 @@ class Sandbox:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
-            "TORCHINDUCTOR_COMPILE_THREADS": threads,
+            # A pool of compilers needs locks in shared memory, which a model host may not write.
+            "TORCHINDUCTOR_COMPILE_THREADS": threads if self.role == "run" else "1",
             "TORCHINDUCTOR_CACHE_DIR": str(cache_folder / "inductor"),
             "TRITON_CACHE_DIR": str(cache_folder / "triton"),
             SOCKET_VARIABLE: str(socket_path),
             NONCE_VARIABLE: listener.nonce,
+            **(visible.gpu_environment() if self.gpus else {}),
         }
 
     def _import_folder(self) -> Path:
@@ -252,7 +256,7 @@ class Sandbox:
         ruled = self.rung in ("user", "landlock")
         # Where other processes share the user id, the kernel would count theirs; twice ours, so that ours is named.
         tasks = 2 * self.limits.tasks if self.rung in ("bubblewrap", "user") else None
-        write = [str(self.scratch), *PLAIN_DEVICES, *(_gpu_devices() if self.gpus else [])]
+        write = [str(self.scratch), *PLAIN_DEVICES, *self._gpu_devices()]
         if self.role == "run":
             write.append(SHARED_MEMORY)  # locks of multiprocessing; the guard removes what the user leaves there
         # Two model hosts of one run must agree because they compute alike, not because one tells the other.
@@ -263,10 +267,22 @@ class Sandbox:
         if ruled:
             confinement.read, confinement.listed = visible.without_hidden(self._readable())
             confinement.read += PROC_PATHS
+            if self.gpus:
+                # CUDA names its threads there, and a rule about this process's folder does not hold for its children.
+                processes = "/proc/self" if self.role == "host" else "/proc"
+                confinement.read += [processes, *GPU_PROC_PATHS]
+                write.append(processes)
             if self._several:
                 confinement.read.append("/sys")  # gloo looks for network devices, and fails where it may not look
             confinement.write = write
         return confinement
+
+    def _gpu_devices(self) -> list[str]:
+        """A model host shares memory with the judge on the judge's GPU, which the driver may number otherwise: all."""
+        if not self.gpus:
+            return []
+        nodes = [str(device) for device in Path("/dev").glob("nvidia*")]
+        return visible.first_gpus(nodes, self.gpus) if self.role == "run" else sorted(nodes)
 
     def _network(self) -> str:
         """The model host needs none. Without a network of its own a run gets TCP only to let its processes meet."""
@@ -281,7 +297,7 @@ class Sandbox:
         return self.processes > 1 or self.outside
 
     def _readable(self) -> list[str]:
-        return [*visible.system_paths(self.gpus), *visible.python_paths(), str(PACKAGE), str(self.source)]
+        return [*visible.system_paths(self.gpus > 0), *visible.python_paths(), str(PACKAGE), str(self.source)]
 
     def _hand_over(self, listener: Listener) -> None:
         """Gives scratch and socket to the child's user, and takes from it what others may read. Raises UserError."""
@@ -326,7 +342,3 @@ def closed_to_others(paths: Iterable[str]) -> Path | None:
                 if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
                     return folder
     return None
-
-
-def _gpu_devices() -> list[str]:
-    return [str(device) for device in sorted(Path("/dev").glob("nvidia*"))]

@@ -102,6 +102,7 @@ def score(
         host.wait(slot)
         # One private copy is scored and audited. Of every batch: were only audited ones copied at once, a host that
         # overwrites its answer a moment later would be seen by the scoring and never by the audit.
+        logits = None  # of the batch before: on a GPU two at a time would take gigabytes
         logits = slots.answer(slot)
         if watcher is not None and watcher.wants(index):
             watcher.take(index, logits)

@@ -1,8 +1,9 @@
 """The system call filter of a confined process: classic BPF, assembled here, for x86_64 and aarch64.
 
-What a run never needs and an attack would is answered with EPERM: widening the affinity, looking into other
-processes, namespaces and mounts, kernel modules, clocks. Calls of a foreign ABI are refused as a whole, since their
-numbers mean something else. Instructions and constants: linux/bpf_common.h, linux/seccomp.h, linux/audit.h.
+What a run never needs and an attack would is answered with EPERM: another priority, looking into other processes,
+namespaces and mounts, kernel modules, clocks. Other cores are only seemingly given. Calls of a foreign ABI are refused
+as a whole, since their numbers mean something else. Instructions and constants: linux/bpf_common.h, linux/seccomp.h,
+linux/audit.h.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ AUDIT_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 # Numbers on (x86_64, aarch64); None where an architecture has no such call. From asm/unistd_64.h, asm-generic/unistd.h.
 REFUSED: dict[str, tuple[int, int | None]] = {
     # More of the machine than the class has.
-    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
+    "sched_setscheduler": (144, 119), "sched_setattr": (314, 274),
     "sched_setparam": (142, 118), "ioprio_set": (251, 30), "migrate_pages": (256, 238), "move_pages": (279, 239),
     # Other processes.
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
@@ -64,9 +65,11 @@ REFUSED_ALONE: dict[str, tuple[int, int | None]] = {
     "inotify_init": (253, None), "inotify_init1": (294, 26), "mincore": (27, 232), "preadv2": (327, 286),
     "cachestat": (451, 451),
 }  # fmt: skip
+# NCCL asks for the cores beside its GPU, and ends the run where that is refused.
 # Marks on a file or device are seen by others, and outlive the run: started by root, a script in bubblewrap owns the
 # machine's own /dev/null. Compilers set them on what they write and stop where that is refused.
 PRETENDED: dict[str, tuple[int, int | None]] = {
+    "sched_setaffinity": (203, 122),
     "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
     "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),

@@ -35,14 +35,9 @@ class Slots:
         """A private copy of a slot's logits, where they are scored: [B, T, V]."""
         return self.logits[slot].copy()
 
-    def rows(self, slot: int, row: int, count: int) -> np.ndarray:
-        """A private copy of the first `count` positions of a row's logits: float32 [count, V]."""
-        return float32(self.logits[slot][row, :count])
-
-
-def float32(logits: Any) -> np.ndarray:
-    """A private float32 copy, in host memory, of an array or tensor of logits."""
-    return np.array(logits if isinstance(logits, np.ndarray) else logits.float().cpu().numpy(), np.float32)
+    def rows(self, slot: int, row: int, count: int) -> Any:
+        """A private copy of the first `count` positions of a row's logits, where they are scored: [count, V]."""
+        return self.logits[slot][row, :count].copy()
 
 
 def slot_bytes(batch: int, length: int, columns: int) -> int:

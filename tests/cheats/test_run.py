@@ -126,8 +126,7 @@ def test_a_run_that_never_stops_is_stopped(cheat: Cheats, monkeypatch: pytest.Mo
 
 def test_no_process_of_a_run_gets_another_core(cheat: Cheats) -> None:
     ran = cheat.train("widens_affinity")
-    assert lines(ran.printed, "refused") == ["refused"] * 2
-    assert "cores 1\n" in ran.printed
+    assert lines(ran.printed, "cores") == ["cores 1"] * 2
 
 
 def test_settings_in_the_environment_do_not_arrive(cheat: Cheats, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.core import judge, scoring
+from harness.core import audits, judge, scoring
 from harness.core.failures import Failure, RunFailed
 from harness.core.scoring import SLOTS, Windows, score
 from harness.core.slots import Slots, sealed_memory, slot_bytes
@@ -108,8 +108,9 @@ def test_the_scoring_loop_sums_alike_on_either_device() -> None:
 
 
 def test_only_a_class_with_gpus_asks_for_it() -> None:
-    assert judge._nats_on("cpu") is scoring.nats
-    assert judge._nats_on("cuda") is gpu_nats.nats
+    assert judge._sums_on("cpu") == (scoring.nats, audits.HOST_ARITHMETIC)
+    summed, arithmetic = judge._sums_on("cuda")
+    assert summed is gpu_nats.nats and isinstance(arithmetic, gpu_nats.GpuArithmetic)
 
 
 @pytest.mark.gpu
@@ -123,3 +124,26 @@ def test_no_tensor_of_the_size_of_the_logits_is_made() -> None:
     assert torch.cuda.max_memory_allocated() - before < 1 << 20
     right = torch.nn.functional.cross_entropy(logits[-1:].double(), targets[-1:], reduction="none")
     torch.testing.assert_close(nats[-1:].double(), right, rtol=1e-5, atol=0)
+
+
+def test_the_audit_compares_alike_on_a_gpu_and_in_host_memory() -> None:
+    random = np.random.default_rng(4)
+    scored = random.normal(size=(1500, 37)).astype(np.float32)
+    shadow = scored + np.float32(0.25) * (random.random((1500, 37)) < 0.01)
+    scored[3, 4], shadow[5, 6], shadow[7, 8] = np.nan, np.nan, np.inf
+    scored[9, 10] = shadow[9, 10] = -np.inf
+    targets = random.integers(0, 37, 1500)
+    ours, there = gpu_nats.GpuArithmetic(), [torch.from_numpy(logits).to(DEVICE) for logits in (scored, shadow)]
+    expected = audits.HOST_ARITHMETIC.differences(scored, shadow)
+    assert np.isinf(expected[[3, 5, 7]]).all() and np.isfinite(expected[9])
+    assert np.array_equal(ours.differences(*there), expected)
+    whole = np.isfinite(expected)
+    gains = audits.HOST_ARITHMETIC.gains(scored[whole], shadow[whole], targets[whole])
+    np.testing.assert_allclose(ours.gains(*there, targets)[whole], gains, atol=1e-5)
+
+
+def test_the_audit_keeps_a_copy_of_its_own_on_a_gpu() -> None:
+    logits = torch.zeros(2, 3, device=DEVICE)
+    kept = gpu_nats.GpuArithmetic().private(logits)
+    logits += 1
+    assert not kept.any()

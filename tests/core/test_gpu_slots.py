@@ -86,6 +86,9 @@ class ToyDriver:
     def do_MemSetAccess(self, address: int, size: int, access: list[Any], count: int) -> None:
         assert access[0].flags == 3 and access[0].location.id == 0 and count == len(access)
 
+    def do_MemUnmap(self, address: int, size: int) -> None:
+        self._maps.pop()
+
     def do_MemRelease(self, handle: int) -> None:
         self.released.append(handle)
 
@@ -105,7 +108,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyDriver]:
     monkeypatch.setattr(gpu_slots, "DEVICE", "cpu")
     monkeypatch.setattr(gpu_slots, "_pin", lambda memory: None)
     yield toy
-    assert sorted(toy.released) == sorted(toy.made) or toy.refuses
+    assert sorted(toy.released) == sorted(toy.made)
 
 
 class Host:
@@ -163,7 +166,7 @@ def test_what_the_judge_holds_does_not_change_when_the_host_writes_again(driver:
     answer, rows = slots.answer(0), slots.rows(0, 2, 5)
     host.logits[0].fill_(2.0)
     assert detour is None
-    assert (answer == 1).all() and (rows == 1).all() and rows.dtype == np.float32 and rows.shape == (5, SHAPE[2])
+    assert (answer == 1).all() and (rows == 1).all() and rows.shape == (5, SHAPE[2])
     assert (slots.answer(0) == 2).all()
 
 
@@ -173,6 +176,13 @@ def test_what_the_driver_refuses_is_the_reason_for_the_detour(driver: ToyDriver,
     slots, detour = gpu_slots.make_slots(1, *SHAPE, "bfloat16")
     assert detour is not None and detour.startswith(f"{call}: 2")
     assert isinstance(slots, gpu_slots.PinnedSlots) and len(slots.descriptors) == 1
+
+
+def test_a_host_that_cannot_map_the_memory_says_why(driver: ToyDriver) -> None:
+    slots, detour = gpu_slots.make_slots(1, *SHAPE, "bfloat16")
+    driver.refuses = "cuMemImportFromShareableHandle"
+    opened, refused = model_host._open("cuda", slots.descriptors, (1, *SHAPE), slots.dtype)
+    assert detour is None and opened is None and refused.startswith("cuMemImportFromShareableHandle: 2")
 
 
 def test_without_cuda_bindings_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -361,10 +361,11 @@ finish(run)
 
 
 def test_a_rank_that_leaves_is_named(toys: Toys) -> None:
-    script = "run = connect_run()\nstart(run)\nif run.rank == 1:\n    sys.exit(0)\ntime.sleep(60)\n"
+    leaves = "if run.rank == 1:\n    print('out of luck', flush=True)\n    sys.exit(0)\n"
+    script = f"run = connect_run()\nstart(run)\n{leaves}time.sleep(60)\n"
     outcome = toys.run(script, "2xcpu-1thread")
     assert outcome.reason is Failure.NO_WEIGHTS
-    assert "rank 1 ended without calling run.finish" in outcome.message
+    assert "rank 1 ended without calling run.finish" in outcome.message and "out of luck" in outcome.message
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def shares_of(run):
     if left:
         raise harness.errors.UserError(
             f"a batch of {run.hparam('batch')} rows is not {run.world_size} ranks x whole micro-batches of {rows}",
-            "set micro_batch to a divisor of batch / devices",
+            "use a number of devices that divides batch, and a micro_batch that divides batch / devices",
         )
     return rows, count
 

@@ -25,7 +25,7 @@ from harness.errors import UserError
 
 TOKEN_BYTES = 2
 COPY_BYTES = 1 << 20
-PRE_READ_BYTES = 4 << 30  # two billion tokens: more than a run of the longest task reads
+PRE_READ_BYTES = 20 << 30  # ten billion tokens: more than any submission here reads
 
 
 @dataclass(frozen=True)
