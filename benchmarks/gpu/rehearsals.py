@@ -1,10 +1,12 @@
 """What the harness costs on a GPU, and how fast the judge is there: rehearsals of the FineWeb submissions at full size.
 
-    python benchmarks/gpu/rehearsals.py --class 1xH200 > benchmarks/results/gpu_rehearsals.md    # all three
-    python benchmarks/gpu/rehearsals.py --class 1xH200 --with fineweb-muon --rounds 5            # one of them
-    python benchmarks/gpu/rehearsals.py --tiny                                                   # on a CPU, tiny models
+    python benchmarks/gpu/rehearsals.py --class 1xH200 --with baseline > benchmarks/results/gpu_rehearsals.md
+    python benchmarks/gpu/rehearsals.py --class 1xH200 --with fineweb-muon --row >> benchmarks/results/gpu_rehearsals.md
+    python benchmarks/gpu/rehearsals.py --class 1xH200 --with fineweb-muon-kernels --row >> (the same file)
+    python benchmarks/gpu/rehearsals.py --tiny                                       # all three on a CPU, tiny models
 
-Each round is one `speedrun rehearse`: a run under the harness, judged, and the same script without it.
+Each round is one `speedrun rehearse`: a run under the harness, judged, and the same script without it. On a GPU both
+compile first; a submission a call is meant to stay under ten minutes.
 """
 
 from __future__ import annotations
@@ -42,25 +44,32 @@ def spread(values: Iterable[float | None], form: str) -> str:
     return middle if len(known) == 1 else f"{middle} ({known[0]:{form}} to {known[-1]:{form}})"
 
 
-def main() -> None:
-    """Prints a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--class", dest="hardware", default="1xH200", help="1xH100, 1xH200")
-    parser.add_argument("--with", dest="submissions", action="append", help="only these submissions")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--gpt2-vocab", help="folder with GPT-2's encoder.json, where nothing can be fetched")
-    parser.add_argument("--tiny", action="store_true", help="tiny models on a CPU")
-    arguments = parser.parse_args()
-    hardware = "cpu-1thread" if arguments.tiny else arguments.hardware
-    rounds, steps = (1, 4) if arguments.tiny else (arguments.rounds, arguments.steps)
-    more = ["--gpt2-vocab", arguments.gpt2_vocab] if arguments.gpt2_vocab else []
-    print(heading("Rehearsals of the FineWeb submissions", arguments.tiny))
+def print_head(hardware: str, rounds: int, steps: int, tiny: bool) -> None:
+    """What stands above the rows."""
+    print(heading("Rehearsals of the FineWeb submissions", tiny))
     print(f"Class {hardware}, {rounds} round(s) of {steps} steps, other text than FineWeb. Overhead: how much longer")
     print("the run took under the harness than without, to its last log row. Judging includes the start of two model")
     print("hosts and the audit. Median, and the range.\n")
     print("| submission | tokens a second | overhead | utilization | peak memory | tokens judged a second | logits |")
     print("|---|---|---|---|---|---|---|")
+
+
+def main() -> None:
+    """Prints a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--class", dest="hardware", default="1xH200", help="1xH100, 1xH200")
+    parser.add_argument("--with", dest="submissions", action="append", help="only these submissions")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--gpt2-vocab", help="folder with GPT-2's encoder.json, where nothing can be fetched")
+    parser.add_argument("--row", action="store_true", help="only rows of the table")
+    parser.add_argument("--tiny", action="store_true", help="tiny models on a CPU")
+    arguments = parser.parse_args()
+    hardware = "cpu-1thread" if arguments.tiny else arguments.hardware
+    rounds, steps = (1, 4) if arguments.tiny else (arguments.rounds, arguments.steps)
+    more = ["--gpt2-vocab", arguments.gpt2_vocab] if arguments.gpt2_vocab else []
+    if not arguments.row:
+        print_head(hardware, rounds, steps, arguments.tiny)
     for submission in arguments.submissions or SUBMISSIONS:
         found = [rehearsal(submission, hardware, steps, more) for _ in range(rounds)]
         cells = [

@@ -31,6 +31,7 @@ import harness.errors
 from harness.core.protocol import Context, TaskFacts
 from harness.core.run import Settings
 from harness.paths import BASELINES, ROOT, SUBMISSIONS
+from harness.rehearsal.bare import flops_per_token
 from harness.submission import Manifest
 
 FOLDERS = [
@@ -104,19 +105,9 @@ def measure(folder: Path, tiny: bool) -> dict[str, Any]:
     return {
         "milliseconds": run.step_milliseconds(),
         "tokens": hparams["batch"] * hparams["length"],
-        "flops_per_token": flops_per_token(run.model, hparams),
+        "flops_per_token": flops_per_token(run.model, run.task.vocab_size, hparams),
         "memory_bytes": torch.cuda.max_memory_allocated() if device() == "cuda" else 0,
     }
-
-
-def flops_per_token(model: torch.nn.Module, hparams: dict[str, Any]) -> float:
-    """Chowdhery et al. 2022 (PaLM), appendix B: 6 a weight that is multiplied, and 12 x layers x width x length.
-
-    The second is for attention; causal masking is not deducted. The head is multiplied, an embedding is not.
-    """
-    blocks = sum(p.numel() for name, p in model.named_parameters() if "blocks" in name and p.dim() >= 2)
-    head = max(p.shape[0] for p in model.parameters()) * hparams["width"]  # tied or not, it has the columns as rows
-    return 6.0 * (blocks + head) + 12 * hparams["layers"] * hparams["width"] * hparams["length"]
 
 
 def measured_apart(folder: Path, tiny: bool) -> dict[str, Any]:

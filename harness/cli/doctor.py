@@ -139,8 +139,9 @@ def package_checks(machine: Machine) -> list[Check]:
 
 
 def compiler_checks(with_gpu: bool) -> list[Check]:
-    """What torch.compile builds its kernels with: a C++ compiler, for Triton a C compiler, Python.h."""
-    remedy = f"needed only for torch.compile: {install_command('g++ python3-dev', 'gcc-c++ python3-devel')}"
+    """What torch.compile builds its kernels with: a C++ compiler; C and Python.h for Triton, which judges on a GPU."""
+    install = install_command("g++ python3-dev", "gcc-c++ python3-devel")
+    remedy = f"needed {'to judge on a GPU, and' if with_gpu else 'only'} for torch.compile: {install}"
     cplusplus = ("C++ compiler", "CXX", ["g++", "clang++"])
     wanted = [cplusplus, ("C compiler", "CC", ["gcc", "clang", "cc"])] if with_gpu else [cplusplus]
     checks = []

