@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.paths import RECORDS
+from harness.paths import BASELINES, RECORDS
 from harness.submission import Submission
 
 
@@ -20,9 +20,9 @@ class Side:
 
     @property
     def name(self) -> str:
-        """The submission's own name; that of the record where it is filed as one."""
+        """The submission's own name; that of the record where it is filed as one, of the optimizer for a baseline."""
         folder = self.submission.folder
-        return folder.parent.name if folder.name == "submission" else folder.name
+        return folder.parent.name if folder.name == "submission" or BASELINES in folder.parents else folder.name
 
     def __post_init__(self) -> None:
         self.submission.methods(list(self.dropped))
