@@ -181,13 +181,14 @@ def _own_board(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     try:
         task = load_task(task_name)
         title, target, provisional = task.title, task.target.val_loss, task.target.provisional
+        unit = "steps" if task.step_tokens else "seconds"
     except UserError:
-        title, target, provisional = task_name, rows[-1]["target"], False
+        title, target, provisional, unit = task_name, rows[-1]["target"], False, rows[-1]["score_unit"]
     return {
         "title": f"{title}, on {hardware}",
         "target": target,
         "target_provisional": provisional,
-        "unit": "seconds",
+        "unit": unit,
         "imported": False,
         "source": "records/",
     }

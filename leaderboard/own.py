@@ -227,14 +227,15 @@ def _record(one: OwnRecord) -> Row:
     seconds = [line.seconds for line in _counted(one.campaign) if line.seconds is not None]
     return {
         "record": one.name, "board": one.board, "number": one.number, "kind": record.kind, "date": record.filed,
-        "title": record.title, "authors": record.authors, "score": record.seconds, "score_unit": "seconds",
+        "title": record.title, "authors": record.authors, "score": record.steps or record.seconds,
+        "score_unit": "steps" if record.steps else "seconds",
         "parent": short_name(record.parent) if record.parent else None, "target": record.target, "runs": record.runs,
         "loss_mean": record.val_loss, "loss_std": record.loss_spread, "p_value": record.p_target,
         "holdout_gap": record.holdout_gap, "time_mean": record.seconds,
         "time_std": statistics.stdev(seconds) if len(seconds) > 1 else None, "tokens": record.tokens,
         "machine": record.machine, "source": record.submission, "trust": ", ".join(verdict.trust),
         "verified": sum(check.agrees for check in one.verifications), "reference": one.place,
-        "seconds_saved": record.seconds * (record.ratio.ratio - 1) if record.ratio else None,
+        "seconds_saved": record.seconds * (record.ratio.ratio - 1) if record.ratio and record.steps is None else None,
         "ratio_tokens": verdict.tokens.ratio if verdict.tokens else None,
         "ratio_speed": verdict.speed.ratio if verdict.speed else None, **_ratio(record.ratio),
         "core": record.core_digest, "task_digest": record.task_digest, "data": record.data_digest,

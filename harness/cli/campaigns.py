@@ -276,10 +276,11 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
             ("why", f"tokens to target {interval(verdict.tokens)} x tokens/s {interval(verdict.speed)}"),
         ]
     arms = [verdict.arms[arm] for arm in (CANDIDATE, REFERENCE) if arm in verdict.arms]
-    seconds = " against ".join(output.fixed(arm.mean_seconds, 2) for arm in arms)
+    by_steps = all(arm.mean_steps is not None for arm in arms)
+    times = " against ".join(output.fixed(arm.mean_steps if by_steps else arm.mean_seconds, 2) for arm in arms)
     losses = " against ".join(output.fixed(arm.mean_loss, 4) for arm in arms)
     raw = f", ratio {verdict.raw:.4f} at unequal loss" if verdict.raw is not None else ""
-    facts += [("raw seconds", f"{seconds}{raw}"), ("losses", losses)]
+    facts += [(f"raw {'steps' if by_steps else 'seconds'}", f"{times}{raw}"), ("losses", losses)]
     provisional = ", provisional" if verdict.target_provisional else ""
     margin = "" if verdict.margin is None else f", margin {verdict.margin:+.4f}, p {verdict.p_target:.3g}"
     facts.append(("target", f"{verdict.target:.4f}{provisional}{margin}"))

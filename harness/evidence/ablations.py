@@ -179,7 +179,7 @@ def ablation_of(campaign: Campaign[Any]) -> Ablation:
     word, reason = _word(verdict)
     figures, figures_without = verdict.arms[REFERENCE], verdict.arms[CANDIDATE]
     ratio, lines = _inverse(verdict.equal_loss), _count(cost.statements)
-    saved = _saved(ratio, figures.mean_seconds)
+    saved = _saved(ratio, figures.mean_seconds) if figures.mean_steps is None else None  # it is a ratio of steps then
     return Ablation(
         record=record.id, dropped=without.dropped, word=word, reason=reason, campaign=plan.id, date=plan.started[:10],
         machine=plan.machine, machine_digest=plan.machine_digest, verdict=verdict.verdict, stop=verdict.stop,

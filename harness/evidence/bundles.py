@@ -27,7 +27,7 @@ ROWS = 100
 MAX_PACKED_BYTES = 4 << 20
 MAX_BYTES = 64 << 20  # unpacked: 32 runs and their repetitions take 2 MB
 MAX_LOG_BYTES = 256 << 20
-SAME_FIELDS = ("run_id", "seed", "val_loss", "seconds", "cpu_seconds", "lost_seconds", "tokens", "trust")
+SAME_FIELDS = ("run_id", "seed", "val_loss", "seconds", "cpu_seconds", "lost_seconds", "tokens", "steps", "trust")
 
 
 class KeptBundle(Strict):

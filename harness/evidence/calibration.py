@@ -19,6 +19,7 @@ from harness.evidence.course import JUDGED, Course, RunLine
 from harness.evidence.folder import CALIBRATION, Campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import Calibration, CalibrationCampaign, CampaignPlan, ScheduledRun
+from harness.evidence.race import timed_run
 from harness.evidence.series import arm_of, conditions
 from harness.evidence.sides import Side, Where
 from harness.machine import Machine
@@ -237,11 +238,16 @@ def _calibration(
 
 
 def _residual_logs(lines: Sequence[RunLine]) -> list[float]:
-    """Log seconds of runs in the order of time, less the mean of their arm."""
+    """Log times of runs in the order of time, less the mean of their arm."""
     logs: dict[str, list[float]] = {}
     for line in lines:
-        logs.setdefault(line.arm, []).append(math.log(line.seconds or 1.0))
-    return [math.log(line.seconds or 1.0) - float(np.mean(logs[line.arm])) for line in lines]
+        logs.setdefault(line.arm, []).append(_log_time(line))
+    return [_log_time(line) - float(np.mean(logs[line.arm])) for line in lines]
+
+
+def _log_time(line: RunLine) -> float:
+    timed = timed_run(line)
+    return math.log(timed.time) if timed else 0.0
 
 
 def _neighbour_spread(residuals: Sequence[float], groups: int) -> float:

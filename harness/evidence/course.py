@@ -94,6 +94,7 @@ class RunLine(Strict):
     total_seconds: float | None = Field(ge=0, lt=MOST_SECONDS)  # from launch to the end of judging
     tokens: int | None = Field(ge=0)
     tokens_counted_by: Text | None
+    steps: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # the score, where the task counts steps
     trust: Text | None
     run_digest: Digest | None  # of run.json
     flags: list[Text] = []  # ids of what a person should look at: harness/review.py

@@ -78,8 +78,8 @@ def make_record(
             "machine": plan.machine, "machine_digest": plan.machine_digest,
             "target": plan.target, "target_provisional": plan.target_provisional,
             "runs": figures.runs, "val_loss": figures.mean_loss, "loss_spread": figures.loss_spread,
-            "seconds": figures.mean_seconds, "tokens": figures.mean_tokens, "p_target": verdict.p_target,
-            "holdout_gap": _holdout_gap(campaign),
+            "seconds": figures.mean_seconds, "steps": figures.mean_steps, "tokens": figures.mean_tokens,
+            "p_target": verdict.p_target, "holdout_gap": _holdout_gap(campaign),
             "ratio": verdict.equal_loss, "estimate": decision.faster.estimate if decision.faster else None,
             "slope": plan.calibration.slope, "chain": campaign.chain,
         }

@@ -44,6 +44,7 @@ def figures(record: Record) -> str:
         ("reaches the target", f"p = {record.p_target:.2g}, corrected for the looks"),
         ("holdout", _holdout_words(record.holdout_gap)),
         ("seconds", f"{record.seconds:.2f} on {record.machine}"),
+        *([] if record.steps is None else [("steps", f"{record.steps:,.2f}, the score of this task")]),
         ("tokens", f"{record.tokens:,.0f}"),
         ("parent", record.parent or "none: the first record"),
     ]

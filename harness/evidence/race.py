@@ -47,6 +47,8 @@ from harness.statistics import (
 from harness.statistics.decision import SPREAD_FLOOR, decide_difference
 from harness.statistics.target import FAILURES_ALLOWED
 
+LEAST_STEPS = 1e-6  # of a run that read nothing: a ratio of times needs some
+
 
 def plan_race(
     sides: tuple[Side, Side], hardware: str, pairs: int, calibration: Calibration, machine: Machine, now: datetime,
@@ -196,7 +198,7 @@ def log_ratio_of_pair(block: Block, slope: Slope) -> float | None:
     if pair.reference is None or pair.candidate is None:
         return None
     gain = (pair.reference.loss - pair.candidate.loss) / slope.nats_per_efold
-    return math.log(pair.reference.seconds / pair.candidate.seconds) + gain
+    return math.log(pair.reference.time / pair.candidate.time) + gain
 
 
 def _pair(block: Block) -> Pair:
@@ -207,7 +209,8 @@ def timed_run(line: RunLine) -> TimedRun | None:
     if line.ending is not Ending.COUNTS or line.seconds is None or line.val_loss is None:
         return None
     # A run may finish without a step; its speed is then about nothing, and its loss says so.
-    return TimedRun(line.seconds, line.val_loss, max(line.tokens or 0, 1))
+    time = line.seconds if line.steps is None else max(line.steps, LEAST_STEPS)
+    return TimedRun(time, line.val_loss, max(line.tokens or 0, 1))
 
 
 @dataclass(frozen=True)

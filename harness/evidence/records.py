@@ -79,6 +79,7 @@ class Record(Strict):
     val_loss: float
     loss_spread: float
     seconds: float
+    steps: float | None = None  # where the task counts steps: the score
     tokens: float
     p_target: float
     holdout_gap: float | None

@@ -180,6 +180,7 @@ def _line(campaign: Campaign[Any], slot: Slot, start: Entry, end: Entry | None, 
         flags=[flag["id"] for flag in record.review] if record else [],
         total_seconds=max(record.times.values(), default=None) if record else None,
         tokens=record.tokens if record else None, tokens_counted_by=record.tokens_counted_by if record else None,
+        steps=record.steps if record else None,
         trust=record.trust if record else None, run_digest=end.bundle_digest if end else None,
         holdout_loss=record.holdout["val_loss"] if record and record.holdout else None,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -31,6 +31,7 @@ class ArmFigures(Strict):
     runs: int
     failed: int
     mean_seconds: float | None
+    mean_steps: float | None = None  # where the task counts steps: then ratios are of these
     mean_loss: float | None
     loss_spread: float | None
     mean_tokens: float | None
@@ -42,8 +43,9 @@ class CampaignVerdict(Strict):
 
     Ratios are reference over candidate at equal loss, above 1 the candidate is faster; limits are one-sided at 99%
     over all looks. `tokens` and `speed` are its factors: tokens to the target, tokens per second. `raw` is the ratio of
-    plain seconds. `repeated`: runs done again because they were killed, interrupted or the like; `interrupted`: those
-    that a person interrupted, `interrupted_late`: after the clock had stopped, so that their time was known.
+    plain seconds. Where the task counts steps, these stand in the place of seconds. `repeated`: runs done again because
+    they were killed, interrupted or the like; `interrupted`: those that a person interrupted, `interrupted_late`: after
+    the clock had stopped, so that their time was known.
     `disturbed`: pairs in which other work slowed even the last repetition.
     """
 
@@ -114,16 +116,24 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
 
 
 def _figures(lines: Sequence[RunLine]) -> ArmFigures:
-    timed = [run for run in map(timed_run, lines) if run is not None]
-    losses = [run.loss for run in timed]
+    timed = [line for line in lines if timed_run(line) is not None]
+    losses = _known(line.val_loss for line in timed)
     return ArmFigures(
         runs=len(lines), failed=len(lines) - len(timed),
-        mean_seconds=statistics.fmean(run.seconds for run in timed) if timed else None,
-        mean_loss=statistics.fmean(losses) if timed else None,
-        loss_spread=statistics.stdev(losses) if len(timed) > 1 else None,
-        mean_tokens=statistics.fmean(run.tokens for run in timed) if timed else None,
+        mean_seconds=_mean(line.seconds for line in timed), mean_steps=_mean(line.steps for line in timed),
+        mean_loss=_mean(losses), loss_spread=statistics.stdev(losses) if len(losses) > 1 else None,
+        mean_tokens=_mean(max(line.tokens or 0, 1) for line in timed),
         flags=dict(sorted(Counter(flag for line in lines for flag in line.flags).items())),
     )  # fmt: skip
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = _known(values)
+    return statistics.fmean(known) if known else None
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def keep_verdict(campaign: Campaign[Any]) -> CampaignVerdict | None:

@@ -1,6 +1,7 @@
 """How much faster: the ratio of times at equal loss, its interval, and its split into tokens and speed.
 
-For a pair i of runs, with times t (seconds), losses l (nats per token) and s nats per e-fold of budget,
+For a pair i of runs, with times t (seconds; or steps, where a task counts these), losses l (nats per token) and s nats
+per e-fold of budget,
 
     y_i = log(t_reference / t_candidate) + (l_reference - l_candidate) / s
 
@@ -37,14 +38,14 @@ LARGEST_LOG = 700.0
 
 @dataclass(frozen=True)
 class TimedRun:
-    """A finished run: wall-clock seconds, validation loss (nats per token), tokens trained on."""
+    """A finished run: time (wall-clock seconds; steps where the task counts these), loss in nats per token, tokens."""
 
-    seconds: float
+    time: float
     loss: float
     tokens: float
 
     def __post_init__(self) -> None:
-        require_positive("seconds", self.seconds)
+        require_positive("time", self.time)
         require_finite("loss", self.loss)
         require_positive("tokens", self.tokens)
 
@@ -199,9 +200,9 @@ def split_ratio(pairs: Sequence[Pair], slope: Slope, level: float) -> Split:
 
 
 def _logs_and_gains(pairs: Sequence[Pair]) -> tuple[FloatArray, FloatArray]:
-    """log(reference seconds / candidate seconds) and reference loss - candidate loss (nats) of the complete pairs."""
+    """log(reference time / candidate time) and reference loss - candidate loss (nats) of the complete pairs."""
     complete = complete_pairs(pairs)
-    logs = [math.log(reference.seconds / candidate.seconds) for reference, candidate in complete]
+    logs = [math.log(reference.time / candidate.time) for reference, candidate in complete]
     gains = [reference.loss - candidate.loss for reference, candidate in complete]
     return finite_array("pairs", logs), finite_array("pairs", gains)
 

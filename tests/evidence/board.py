@@ -28,6 +28,7 @@ class Board:
         self.toy, self.folder = toy, folder
         self.where = Where("toy", "cpu-1thread", folder / "records")
         self.loss = 3.8
+        self.steps: float | None = None  # of a submission of speed 1, on a task that counts them
         self.runner = FakeRunner(self.outcome)
         write_calibration(self.where, calibration())
 
@@ -35,7 +36,8 @@ class Board:
         drawn = random.Random(f"{request.submission.name} {request.facts['number']}")  # the same in every test run
         factor = float(request.submission.manifest.title.split()[-1])
         seconds = 10 * factor * (1 + 0.002 * drawn.gauss(0, 1))
-        return Given(None, self.loss + 0.0005 * drawn.gauss(0, 1), seconds)
+        steps = None if self.steps is None else self.steps * factor
+        return Given(None, self.loss + 0.0005 * drawn.gauss(0, 1), seconds, steps=steps)
 
     def submission(self, name: str, speed: float, script: str = SCRIPT, **changes: str) -> Path:
         manifest = MANIFEST.replace("A bigram table", f"speed {speed}")

@@ -42,6 +42,18 @@ def test_records_follow_one_another(chain: Board) -> None:
     assert len(json.loads(done.stdout)["records"]) == 4
 
 
+def test_a_record_of_a_task_that_counts_steps_has_them_as_its_score(board: Board) -> None:
+    board.steps = 100.0
+    board.submit(board.submission("adamw", 1.0))
+    board.submit(board.submission("fewer", 0.8))
+    record = load_record(history(board.where)[1])
+    assert record.steps == pytest.approx(80.0) and record.ratio is not None and 1.2 < record.ratio.ratio < 1.3
+    assert "| steps | 80.00, the score of this task |" in (history(board.where)[1] / "notes.md").read_text()
+    (row,) = json.loads(board.invoke("board", "--json").stdout)["boards"][0]["records"][-1:]
+    assert (row["score"], row["score_unit"]) == (pytest.approx(80.0), "steps")
+    assert board.problems() == []
+
+
 def test_an_attempt_that_is_no_record_is_kept_and_final(chain: Board) -> None:
     slow = chain.submission("slow", 1.2)
     said = chain.submit(slow)

@@ -94,7 +94,7 @@ def test_an_ablation_of_equals_goes_on_to_its_maximum() -> None:
 def test_fewer_steps_at_a_worse_loss_are_no_record() -> None:
     """5% less time, and the loss that 5% less budget costs: faster by the clock, equal at equal loss."""
     pairs = [
-        Pair(pair.reference, TimedRun(pair.candidate.seconds, pair.candidate.loss + 0.15 * np.log(1.05), 1e6))
+        Pair(pair.reference, TimedRun(pair.candidate.time, pair.candidate.loss + 0.15 * np.log(1.05), 1e6))
         for pair in race(1.05, margin=0.03)
     ]
     decision = run_until_stopped(PLAN, pairs)

@@ -32,8 +32,8 @@ def interval(pairs: list[Pair], slope: Slope, level: float = LEVEL) -> Interval:
 
 @given(complete_races)
 def test_with_s_known_it_is_the_paired_t_interval_of_scipy(pairs: list[Pair]) -> None:
-    reference = [math.log(pair.reference.seconds) + pair.reference.loss / 0.15 for pair in pairs]
-    candidate = [math.log(pair.candidate.seconds) + pair.candidate.loss / 0.15 for pair in pairs]
+    reference = [math.log(pair.reference.time) + pair.reference.loss / 0.15 for pair in pairs]
+    candidate = [math.log(pair.candidate.time) + pair.candidate.loss / 0.15 for pair in pairs]
     assume(np.ptp(np.subtract(reference, candidate)) > 1e-6)
     expected = stats.ttest_rel(reference, candidate).confidence_interval(1 - 2 * LEVEL)
     found = interval(pairs, EXACT_SLOPE)
@@ -52,7 +52,7 @@ def test_swapping_the_arms_inverts_the_ratio_and_its_limits(pairs: list[Pair], s
 @given(complete_races, slopes, st.randoms(), st.floats(0.1, 10), st.floats(-1, 1))
 def test_order_unit_of_time_and_origin_of_loss_do_not_matter(pairs, slope, random, unit, shift) -> None:
     def moved(run: TimedRun) -> TimedRun:
-        return replace(run, seconds=run.seconds * unit, loss=run.loss + shift)
+        return replace(run, time=run.time * unit, loss=run.loss + shift)
 
     changed = [Pair(moved(pair.reference), moved(pair.candidate)) for pair in random.sample(pairs, len(pairs))]
     one, other = interval(pairs, slope), interval(changed, slope)
@@ -63,7 +63,7 @@ def test_order_unit_of_time_and_origin_of_loss_do_not_matter(pairs, slope, rando
 
 @given(complete_races, slopes, st.floats(1.001, 2))
 def test_a_faster_candidate_has_a_larger_ratio_by_just_that_factor(pairs, slope, factor: float) -> None:
-    faster = [Pair(pair.reference, replace(pair.candidate, seconds=pair.candidate.seconds / factor)) for pair in pairs]
+    faster = [Pair(pair.reference, replace(pair.candidate, time=pair.candidate.time / factor)) for pair in pairs]
     assert interval(faster, slope).ratio == pytest.approx(factor * interval(pairs, slope).ratio)
 
 
@@ -170,7 +170,7 @@ def test_there_is_no_bootstrap_of_few_or_equal_pairs() -> None:
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: TimedRun(0, 3.3, 1e6), "seconds"),
+        (lambda: TimedRun(0, 3.3, 1e6), "time"),
         (lambda: TimedRun(80, math.nan, 1e6), "loss"),
         (lambda: TimedRun(80, 3.3, -1), "tokens"),
         (lambda: Slope(0, 0.01, 9), "nats_per_efold"),
