@@ -66,9 +66,8 @@ def _same_losses(record: RunRecord, others: Iterable[RunRecord]) -> list[Flag]:
         return []
     for other in others:
         if other.digests.get("loss_prefix") == prefix and _identity(other) != _identity(record):
-            text = (
-                f"its first {PREFIX_ROWS} losses are those of {other.run_id}, which has another seed, source or setting"
-            )
+            text = f"its first {PREFIX_ROWS} losses are those of {other.run_id}, which has another "
+            text += "seed" if other.seed != record.seed else "source or setting: what differs changes no loss"
             return [Flag("same-losses", text)]
     return []
 

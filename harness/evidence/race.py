@@ -56,10 +56,10 @@ def plan_race(
 ) -> RaceCampaign:  # fmt: skip
     """Every pair up to the maximum with its seeds, in the order A B B A, and all that decides the race.
 
-    `sides` are candidate and reference. Every run has a seed of its own: a loss is one draw of what the arm gives, not
-    of what one order of data gives. `judge_holdout`: the candidate's first run is judged on the holdout split too, as
-    in every attempt at a record. Raises UserError for a number of pairs that is no look, and for a calibration in which
-    s may be zero.
+    `sides` are candidate and reference. Every pair has a seed of its own, which both runs share: what a seed does to
+    both alike (an easy order of data, say) drops out of their difference. `judge_holdout`: the candidate's first run is
+    judged on the holdout split too, as in every attempt at a record. Raises UserError for a number of pairs that is no
+    look, and for a calibration in which s may be zero.
     """
     candidate, reference = sides
     orders = [(CANDIDATE, REFERENCE) if pair % 2 == 0 else (REFERENCE, CANDIDATE) for pair in range(pairs)]
@@ -103,11 +103,12 @@ def plan_repetition(
 
 
 def _schedule(orders: Sequence[Sequence[str]], judge_holdout: bool) -> list[ScheduledRun]:
-    """One run an arm and block, each with its seed; `judge_holdout` is for the candidate in the first block."""
+    """One run an arm and block, each block with its seed; `judge_holdout` is for the candidate in the first block."""
     asked = (0, CANDIDATE) if judge_holdout else None
+    seeds = [randbelow(SEED_LIMIT) for _ in orders]
     return [
-        ScheduledRun(block=block, arm=arm, seed=randbelow(SEED_LIMIT), judge_holdout=(block, arm) == asked)
-        for block, arms in enumerate(orders)
+        ScheduledRun(block=block, arm=arm, seed=seed, judge_holdout=(block, arm) == asked)
+        for block, (arms, seed) in enumerate(zip(orders, seeds, strict=True))
         for arm in arms
     ]
 

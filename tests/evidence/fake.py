@@ -59,11 +59,12 @@ class Given:
     flags: tuple[str, ...] = ()
     trust: str = "isolated"
     timed: bool = False  # of a run that failed: its clock had stopped
+    steps: float | None = None
 
 
 def usual(request: Request) -> Given:
     """A candidate that is 25% faster, so that the first look decides; loss and time follow from the seed."""
-    drawn = random.Random(request.seed)
+    drawn = random.Random(f"{request.seed} {request.facts['arm']}")
     factor = 1.0 if request.facts["arm"] == REFERENCE else 0.8
     seconds = 10.0 * factor * (1 + 0.003 * drawn.gauss(0, 1))
     return Given(loss=3.8 + 0.0005 * drawn.gauss(0, 1), seconds=seconds)
@@ -114,7 +115,7 @@ def _record(run_id: str, request: Request, given: Given) -> RunRecord:
         "val_loss": given.loss if judged else None, "seconds": given.seconds if timed else None,
         "cpu_seconds": given.seconds if timed else None, "lost_seconds": given.lost_seconds,
         "times": {"JUDGED": given.seconds + 2},
-        "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
+        "steps": given.steps, "tokens": 1000 if judged else None, "tokens_counted_by": "referee",
         "review": [{"id": flag, "text": "look"} for flag in given.flags],
         "holdout": {"val_loss": given.loss + HOLDOUT_GAP} if judged and request.judge_holdout else None,
         "digests": {

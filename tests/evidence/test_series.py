@@ -55,6 +55,19 @@ def test_a_race_runs_its_plan_and_stops_at_the_first_look_that_decides(toy: Toy,
     assert verdict.equal_loss is not None and 1.2 < verdict.equal_loss.ratio < 1.3
 
 
+def test_where_a_task_counts_steps_these_decide_and_not_the_seconds(toy: Toy, tmp_path: Path) -> None:
+    def slow_in_few_steps(request: Request) -> Given:
+        steps, seconds = (80.0, 20.0) if request.facts["arm"] == CANDIDATE else (100.0, 10.0)
+        return replace(usual(request), seconds=seconds, steps=steps)
+
+    campaign, places = new_race(toy, tmp_path)
+    verdict = verdict_of(finish(campaign.folder, places, FakeRunner(slow_in_few_steps)))
+    assert verdict is not None and verdict.verdict is Verdict.RECORD
+    assert verdict.equal_loss is not None and 1.2 < verdict.equal_loss.ratio < 1.3
+    figures = verdict.arms[CANDIDATE]
+    assert (figures.mean_steps, figures.mean_seconds) == (80.0, 20.0)
+
+
 @given(
     deaths=st.dictionaries(st.integers(0, 12), st.sampled_from(POINTS), max_size=6),
     cut=st.none() | st.integers(1, 400),
@@ -85,8 +98,8 @@ def test_dying_anywhere_changes_nothing(toy: Toy, deaths: dict[int, str], cut: i
 
 
 def _requests(runner: FakeRunner, lines: list) -> list[Request]:
-    by_seed = {request.seed: request for request in runner.started}
-    return [by_seed[line.seed] for line in lines]
+    asked = {(request.facts["arm"], request.seed): request for request in runner.started}
+    return [asked[line.arm, line.seed] for line in lines]
 
 
 def test_what_nobody_is_to_blame_for_is_repeated_with_its_seed(toy: Toy, tmp_path: Path) -> None:
@@ -161,10 +174,9 @@ def test_flags_of_runs_stand_in_the_verdict(toy: Toy, tmp_path: Path) -> None:
 @pytest.mark.parametrize("failures", [1, 2])
 def test_one_failed_run_is_allowed_and_shown(toy: Toy, tmp_path: Path, failures: int) -> None:
     campaign, places = new_race(toy, tmp_path)
-    failing = {run.seed for run in campaign.plan.schedule if run.arm == CANDIDATE and run.block < failures}
-    finished = finish(
-        campaign.folder, places, FakeRunner(lambda r: Given("timeout") if r.seed in failing else usual(r))
-    )
+    failing = {(CANDIDATE, run.seed) for run in campaign.plan.schedule if run.block < failures}
+    runner = FakeRunner(lambda r: Given("timeout") if (r.facts["arm"], r.seed) in failing else usual(r))
+    finished = finish(campaign.folder, places, runner)
     verdict = verdict_of(finished)
     assert verdict is not None
     assert verdict.arms[CANDIDATE].failed == failures
