@@ -146,7 +146,7 @@ def _check_gpus(request: Request, machine: Machine) -> None:
         has = ", ".join(f"{number} {name}" for name, number in gpu_counts(machine).items()) or "none"
         raise UserError(
             f"{hardware.name}: a run takes {count} {kind} of this machine, and of whole GPUs it has: {has}",
-            "name a class of this machine with --class; speedrun doctor lists them",
+            "name a class of this machine with --class; speedrun doctor lists them, from what nvidia-smi says",
         )
 
 

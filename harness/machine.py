@@ -27,6 +27,7 @@ PACKAGES = ("torch", "triton", "numpy", "tiktoken", "tokenizers", "safetensors")
 MIB = 1024 * 1024
 # Without its persistence daemon, nvidia-smi first wakes every GPU: about 1 s each on an eight-GPU node.
 NVIDIA_SMI_SECONDS = 20
+DRIVER_PROGRAMS = "/usr/local/nvidia/bin"  # where some hosts of containers put them, not always on the path
 CGROUPS = Path("/sys/fs/cgroup")
 CPUFREQ = Path("/sys/devices/system/cpu")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -211,7 +212,7 @@ def parse_gpus(rows: Iterable[list[str]]) -> tuple[Gpu, ...]:
 
 def _nvidia_smi(query: str) -> list[list[str]]:
     """The rows nvidia-smi answers, cells stripped; empty where there is no GPU, no tool or no answer."""
-    tool = shutil.which("nvidia-smi")
+    tool = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path=DRIVER_PROGRAMS)
     if tool is None:
         return []
     command = [tool, query, "--format=csv,noheader,nounits"]

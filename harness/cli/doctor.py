@@ -29,6 +29,8 @@ NAMESPACE_SYSCTLS = {
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
     "user.max_user_namespaces": ("0", "10000"),
 }
+# Of drivers the least that runs programs of a CUDA version; from NVIDIA's release notes of the toolkit.
+LEAST_DRIVER = {"12": 525, "13": 580}
 WARNING_SUBJECT = {
     "machine-busy": "load",
     "swapping": "memory",
@@ -121,6 +123,11 @@ def machine_checks(machine: Machine, load: Load) -> list[Check]:
     if machine.gpus and machine.cuda_build is None:
         remedy = "install the CUDA build of torch: https://pytorch.org/get-started/locally"
         found["GPU"].append(Check("warning", "GPU", f"{gpus}, but torch is built without CUDA", remedy))
+    least = LEAST_DRIVER.get((machine.cuda_build or "").partition(".")[0], 0)
+    if any(number.isdigit() and int(number) < least for number in (driver.partition(".")[0] for driver in drivers)):
+        text = f"driver {', '.join(drivers)}: too old for torch's CUDA {machine.cuda_build}"
+        remedy = f"install driver {least} or newer, or a torch built for an older CUDA"
+        found["GPU"].append(Check("warning", "GPU", text, remedy))
     return [check for subject, text in facts.items() for check in (found[subject] or [Check("ok", subject, text)])]
 
 

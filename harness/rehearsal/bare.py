@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import runpy
 import sys
@@ -109,12 +110,12 @@ def flops_per_token(model: torch.nn.Module, vocab_size: int, hparams: Mapping[st
     """
     tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     looked_up = {id(table) for table in tables}
-    weights = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in looked_up]
+    weights: list[torch.Tensor] = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in looked_up]
     if tables and all(weight.shape[0] < vocab_size for weight in weights):
         weights.append(max(tables, key=torch.numel))
     multiplied = sum(weight.numel() for weight in weights)
-    sizes = [hparams.get(name) for name in ("layers", "width", "length")]
-    attention = 12 * sizes[0] * sizes[1] * sizes[2] if all(isinstance(size, int) for size in sizes) else 0
+    sizes = [size for name in ("layers", "width", "length") if isinstance(size := hparams.get(name), int)]
+    attention = 12 * math.prod(sizes) if len(sizes) == 3 else 0
     return 6.0 * multiplied + attention
 
 

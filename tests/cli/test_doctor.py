@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import types
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,11 @@ from harness.cli.doctor import (
     compiler_checks,
     data_checks,
     install_command,
+    machine_checks,
     sandbox_check,
     sandbox_remedy,
 )
+from harness.machine import Gpu, fingerprint, sample_load
 from harness.paths import TASKS
 
 
@@ -178,6 +180,15 @@ def test_packages_are_installed_as_this_system_does(
 def test_a_compiler_named_in_the_environment_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert compiler_checks(with_gpu=False)[0].status == "missing"
+
+
+@pytest.mark.parametrize(("driver", "old"), [("570.1", True), ("580.65", False), ("[N/A]", False)])
+def test_a_driver_too_old_for_torch_is_told(driver: str, old: bool) -> None:
+    gpu = Gpu("NVIDIA H100 80GB HBM3", None, driver, split=False)
+    machine = replace(fingerprint(), gpus=(gpu,), cuda_build="13.0")
+    (check,) = [check for check in machine_checks(machine, sample_load(0.05)) if check.subject == "GPU"]
+    assert ("too old for torch's CUDA 13.0" in check.found) is old
+    assert check.status == ("warning" if old else "ok")
 
 
 def test_a_gpu_also_wants_a_c_compiler() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from tests.conftest import DEVICE, Toy
 from tests.submissions.modules import BASELINE, FINEWEB, KERNELS, LLMC, MUON, TINY, load_module, settings, tiny_copy
 
 torch = pytest.importorskip("torch")
+import torch.distributed as dist  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 every = pytest.mark.parametrize("folder", FINEWEB, ids=lambda folder: folder.name)
 
@@ -113,6 +116,31 @@ def test_model_and_loss_are_one_graph(folder: Path) -> None:
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     found = []
     for called in (model, compiled):
+        model.zero_grad()
+        called(*cut(tokens)).backward()
+        found.append([parameter.grad.clone() for parameter in model.parameters()])
+    torch.testing.assert_close(*found)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("folder", [LLMC, KERNELS], ids=lambda folder: folder.name)
+def test_a_compiled_model_keeps_its_gradients_in_buckets(
+    folder: Path, one_rank: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On several GPUs the compiler cuts the graph at the buckets of DistributedDataParallel; small ones cut it here."""
+    monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 20_000)
+    model = load_module(folder, "train").build_model(settings(folder))
+    tokens = torch.randint(0, 64, (2, 33), generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(model, backend="aot_eager")
+    found = []
+    for called in (model, DistributedDataParallel(compiled, bucket_cap_mb=0.02)):
         model.zero_grad()
         called(*cut(tokens)).backward()
         found.append([parameter.grad.clone() for parameter in model.parameters()])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from harness.campaign import Request, run_once
@@ -36,6 +38,18 @@ def test_the_new_lines_are_marked_and_few() -> None:
     assert new == {place for place, mark in enumerate(marked) if mark}
     assert len({re.search(r"# (\d+)$", line)[1] for line in block("after").splitlines() if "  # " in line}) == 10
     assert len(new) == 17  # as the guide says
+
+
+def test_the_script_runs_before_the_port(sequential_toy: Toy, tmp_path: Path) -> None:
+    shards = sequential_toy.task.data_folder(sequential_toy.data_dir)
+    for split, name in (("train", "fineweb_train_1.bin"), ("validation", "fineweb_val_1.bin")):
+        (tmp_path / name).symlink_to(shards / sequential_toy.task.of_split(split)[0].file)
+    (tmp_path / "train_gpt.py").write_text(block("before"))
+    command = [sys.executable, "train_gpt.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    losses = [float(found) for found in re.findall(r"validation loss (\d+\.\d+)", done.stdout)]
+    assert len(losses) == 3 and losses[-1] < 4.0 < losses[0]
 
 
 def test_the_port_runs(sequential_toy: Toy, tmp_path: Path) -> None:
