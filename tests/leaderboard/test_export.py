@@ -67,10 +67,10 @@ def test_a_file_of_another_version_is_refused(tmp_path) -> None:
 
 
 def test_a_record_that_was_filed_since_is_named(tmp_path) -> None:
-    folder = tmp_path / "gcide/cpu-1thread/001-adamw"
+    folder = tmp_path / "gcide/cpu-1thread/999-later"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{}")
-    assert store.load().not_listed(tmp_path) == ["gcide/cpu-1thread/001-adamw"]
+    assert store.load().not_listed(tmp_path) == ["gcide/cpu-1thread/999-later"]
 
 
 def test_a_readme_without_markers_is_an_error() -> None:
