@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tiktoken
 
+from harness.core.data.documents import read_gcide
 from harness.core.data.gpt2 import gpt2_encoding
-from harness.core.data.reading import read_batches, read_gcide
+from harness.core.data.reading import read_batches
 from harness.core.data.shards import write_shard
 from harness.core.data.sources import fetch
 from harness.core.data.text import DOCUMENTS_PER_BATCH, Place, cut
