@@ -156,13 +156,13 @@ def train(build: Callable[[], nn.Module], seed: int, steps: int, tokens: np.ndar
 
 def audit(case: tuple[str, str, int, int, int], models: list[nn.Module], tokens: np.ndarray) -> None:
     """Scores with one model, audits with the other, and keeps the result."""
-    _, _, *shape, seed = case
-    count = max(SCORED_TOKENS, RULES.rows * shape[1])
+    _, _, batch, length, seed = case
+    count = max(SCORED_TOKENS, RULES.rows * length)
     start = int(np.random.default_rng(seed).integers(len(tokens) - count))
-    windows = Windows(tokens[start : start + count + 1], *shape, TASK.tokenizer.end_of_text)
+    windows = Windows(tokens[start : start + count + 1], batch, length, TASK.tokenizer.end_of_text)
     with torch.inference_mode():
         columns = models[0](torch.from_numpy(windows.inputs(0))).shape[2]
-    host, shadow = (LocalHost(model, SLOTS, *shape, columns) for model in models)
+    host, shadow = (LocalHost(model, SLOTS, batch, length, columns) for model in models)
     watcher = ShadowAudit(RULES, TOLERANCE, shadow, shadow.slots, windows, seed)
     val_loss = score(host, host.slots, windows, watcher.order, watcher) / windows.scored
     try:
@@ -179,7 +179,9 @@ def honest() -> None:
     for seed in range(HONEST_SEEDS):
         for kind in [*baselines, *KINDS]:
             due = [case for shape in kind.shapes if (case := ("honest", kind.name, *shape, seed)) not in done]
-            trained = train(kind.build, seed, kind.steps, training) if due else None
+            if not due:
+                continue
+            trained = train(kind.build, seed, kind.steps, training)
             for case in due:
                 audit(case, honest_models.two_hosts(kind, trained), validation)
 
@@ -292,12 +294,18 @@ class Detection:
 
 def detections(found: list[Result]) -> list[Detection]:
     """One for each leak and shape; what a leak is worth is the control's loss less its own on the same text."""
-    control = {(one.batch, one.length, one.seed): one.val_loss for one in found if one.name == CONTROL}
+    control = {
+        (one.batch, one.length, one.seed): one.val_loss
+        for one in found
+        if one.val_loss is not None and one.name == CONTROL
+    }
     comparable = {leak.name for leak in LEAKS if leak.build is Decoder}
     rows = []
     for (name, batch, length), group in grouped(found, lambda one: (one.name, one.batch, one.length)).items():
         messages = [one.flagged for one in group if one.flagged is not None]
-        worth = statistics.fmean(control[one.batch, one.length, one.seed] - one.val_loss for one in group)
+        worth = statistics.fmean(
+            control[one.batch, one.length, one.seed] - one.val_loss for one in group if one.val_loss is not None
+        )
         said = Counter(described(message) for message in messages).most_common(1)
         rows.append(
             Detection(
@@ -321,7 +329,7 @@ def print_detections(found: list[Result]) -> None:
     compared = [row for row in rows if row.worth is not None and row.name != CONTROL]
     for shape, group in grouped(compared, lambda row: row.shape).items():
         for often, least in [("in fewer than half of the audits", 0.51), ("in none", 1.0)]:
-            passing = sorted((row for row in group if row.missed >= least), key=lambda row: row.worth)
+            passing = sorted((row for row in group if row.missed >= least), key=lambda row: row.worth or 0.0)
             for row in passing[-1:]:
                 print(f"- at {shape} {often}: {row.name}; worth {row.worth:.4f} nats a token")
 

@@ -75,7 +75,7 @@ def ask_without_audit(job: judge.Job, cap_seconds: float, on_batch: Callable[[in
 def judgement(seed: int, ask: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """The judgement of a short run whose judge is asked by `ask`, and the load of the machine before it."""
     load = sample_load(0.5)
-    referee.ask_judge = ask  # type: ignore[assignment]
+    referee.ask_judge = ask
     record = run_once(
         Request(SUBMISSION, hardware_class("cpu-1thread"), DATA, RUNS, seed, settings=["steps=20"])
     ).record

@@ -41,8 +41,9 @@ MOST = 999  # what three digits number on one board; the imported history adds 1
 HOURS = 7  # between two made-up records
 CALIBRATION = Calibration(
     task="gcide", hardware_class="cpu-1thread", provisional=False, source="made up", measured="2026-01-01",
-    submission=None, machine="made up", machine_digest="0" * 64, runs=18, loss_spread=0.005, clock_variation=0.004,
-    slope=Slope(0.25, 0.01, 15), curvature_p=None, run_seconds=60.0, total_seconds=70.0,
+    submission=None, core_digest=None, task_digest=None, data_digest=None, machine="made up", machine_digest="0" * 64,
+    runs=18, loss_spread=0.005, clock_variation=0.004, slope=Slope(0.25, 0.01, 15), curvature_p=None, run_seconds=60.0,
+    total_seconds=70.0,
 )  # fmt: skip
 METHOD = '\n[methods.{0}]\nkind = "architecture"\nsummary = "Made up."\nsource = "nobody"\n'
 
@@ -94,7 +95,7 @@ def made_up_history(where: Where, folder: Path, count: int) -> None:
         declare(place / "submission", number)
         day = datetime.datetime(2026, 1, 1) + datetime.timedelta(hours=HOURS * number)
         method = {"kind": "architecture", "summary": "Made up.", "source": "nobody"}
-        changes = {
+        changes: dict[str, object] = {
             "id": f"gcide/cpu-1thread/{place.name}", "parent": parent,
             "submission": load_submission(place / "submission", TASK).digest, "filed": f"{day:%Y-%m-%d}",
             "title": f"Made up, number {number}", "authors": [f"@person{drawn.randrange(99)}"],
@@ -102,7 +103,7 @@ def made_up_history(where: Where, folder: Path, count: int) -> None:
             "methods_dropped": [f"m{number - 9}"] if number > 12 else [],
         }  # fmt: skip
         (place / "record.json").write_text(json.dumps(table | changes))
-        parent = changes["id"]
+        parent = str(changes["id"])
 
 
 def declare(submission: Path, number: int) -> None:
@@ -145,7 +146,7 @@ def line(campaign: Campaign[Any], drawn: random.Random) -> RunLine:
         number=slot.number, block=slot.block, arm=slot.arm, attempt=slot.attempt, seed=slot.seed,
         run_id=f"made-up-{slot.number}", started="2026-01-01T00:00:00", status=JUDGED, message="",
         val_loss=campaign.plan.target - 0.01 + 0.002 * drawn.gauss(0, 1), seconds=seconds, cpu_seconds=seconds,
-        total_seconds=seconds + 10, tokens=1_000_000, tokens_counted_by="referee", trust="isolated",
+        lost_seconds=0.0, total_seconds=seconds + 10, tokens=1_000_000, tokens_counted_by="referee", trust="isolated",
         run_digest=core_digest(),
     )  # fmt: skip
 

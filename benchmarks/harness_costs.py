@@ -213,7 +213,7 @@ def spread(values: list[float], form: str) -> str:
 
 def main() -> None:
     """Measures and prints the table."""
-    referee.ask_judge = lambda *_: {}  # type: ignore[assignment]
+    referee.ask_judge = lambda *_: {}
     pairs: list[tuple[Short, Short]] = []
     whole: list[tuple[dict[str, float], float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -228,7 +228,7 @@ def main() -> None:
         for number in range(WHOLE_RUNS):
             whole.append((whole_run(Path(folder) / "runs"), forward_seconds()))
             print(f"whole run {number + 1} of {WHOLE_RUNS}", file=sys.stderr)
-    consumed = SUBMISSION.hparams([])["batch"] * 128 / statistics.median(bare.fastest for _, bare in pairs)
+    consumed = float(SUBMISSION.hparams([])["batch"]) * 128 / statistics.median(bare.fastest for _, bare in pairs)
     free, sequential, large = free_rate(8, 128), sequential_rate(1024), sequential_rate(1 << 20)
     runs = [run for run, _ in whole]
     pooled = [float(np.quantile(np.concatenate([pair[arm].steps for pair in pairs]), 0.05)) for arm in (0, 1)]

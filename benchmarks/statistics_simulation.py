@@ -278,7 +278,7 @@ def at_minimum(races: int, seed: int) -> None:
     for name, world in RATIO_WORLDS.items():
         drawn = simulate(world, races, np.random.default_rng(seed))
         values = drawn.log_ratio + drawn.loss_gain / drawn.slope[:, None] - math.log(world.ratio)
-        rates = [naive_rate(values)]
+        rates: list[float | None] = [naive_rate(values)]
         for floor in (0.0, SPREAD_FLOOR * world.log_ratio_spread):
             _, low, _, _ = ratio_limits(drawn, world.slope_freedom, floor)
             rates.append(float((low > math.log(CPU_MINIMUM_RATIO)).any(1).mean()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 
 import torch
 from timing import data_sheet, device, heading, milliseconds, share
@@ -35,14 +36,14 @@ def main() -> None:
     for dtype in (torch.bfloat16, torch.float32):
         logits = torch.empty(rows, columns, dtype=dtype, device=device()).normal_(std=4)
         targets = torch.randint(0, columns, (rows,), device=device())
-        time = milliseconds(lambda logits=logits, targets=targets: token_nats(logits, targets), rounds)
+        time = milliseconds(partial(token_nats, logits, targets), rounds)
         rate = logits.nbytes / (time / 1e3)
         seconds = VALIDATION_TOKENS * 50304 * dtype.itemsize / rate
         right = torch.nn.functional.cross_entropy(logits[:256].double(), targets[:256], reduction="none")
         error = ((token_nats(logits[:256], targets[:256]).double() - right) / right).abs().max().item()
         cells = [
             str(dtype).removeprefix("torch."), f"{time:.3g}", f"{rate / 1e12:.3g}",
-            share(rate, sheet and sheet.memory_bytes), share(rate, copied), f"{seconds:.2g} s", f"{error:.1e}",
+            share(rate, sheet.memory_bytes if sheet else None), share(rate, copied), f"{seconds:.2g} s", f"{error:.1e}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |", flush=True)
 

@@ -29,7 +29,7 @@ def rehearsal(submission: str, hardware: str, steps: int, more: list[str]) -> di
     """One rehearsal, as `--json` says it. What it has to say meanwhile goes to our errors."""
     command = [sys.executable, "-m", "harness.cli.main", "rehearse", TASK, "--with", submission, "--class", hardware]
     done = subprocess.run([*command, "--steps", str(steps), "--json", *more], stdout=subprocess.PIPE, text=True)
-    said = json.loads(done.stdout) if done.stdout else {"rehearsal": None, "message": "it printed nothing"}
+    said: dict[str, Any] = json.loads(done.stdout or '{"rehearsal": null, "message": "it printed nothing"}')
     if said["rehearsal"] is None:
         sys.exit(f"{submission}: {said['message']}")
     return said["rehearsal"]

@@ -104,7 +104,7 @@ def measure(folder: Path, tiny: bool) -> dict[str, Any]:
     assert run.model is not None
     return {
         "milliseconds": run.step_milliseconds(),
-        "tokens": hparams["batch"] * hparams["length"],
+        "tokens": int(hparams["batch"]) * int(hparams["length"]),
         "flops_per_token": flops_per_token(run.model, run.task.vocab_size, hparams),
         "memory_bytes": torch.cuda.max_memory_allocated() if device() == "cuda" else 0,
     }
@@ -141,7 +141,7 @@ def main() -> None:
         times = result["milliseconds"]
         middle = statistics.median(times)
         rate = result["tokens"] / (middle / 1e3)
-        used = share(rate * result["flops_per_token"], sheet and sheet.bf16_flops)
+        used = share(rate * result["flops_per_token"], sheet.bf16_flops if sheet else None)
         cells = [
             folder.resolve().relative_to(ROOT).as_posix(), f"{middle:.4g}", f"{min(times):.4g} to {max(times):.4g}",
             f"{result['tokens']:,}", f"{rate:,.0f}", used,

@@ -16,7 +16,7 @@ from tests.core.data.hub_corpus import VOCABULARY
 @pytest.mark.parametrize(
     ("script", "arguments", "rows"),
     [
-        ("kernels", [], 6),
+        ("triton_kernels", [], 6),
         ("judge_nats", [], 2),
         ("step_times", [], 4),
         ("rehearsals", ["--with", "baseline", "--gpt2-vocab", str(VOCABULARY)], 1),

@@ -1,7 +1,7 @@
 """The Triton kernels of fineweb-muon-kernels against plain torch and torch.compile, at the sizes of a training step.
 
-python benchmarks/gpu/kernels.py > benchmarks/results/gpu_kernels.md     # a few minutes on an H100 or H200
-python benchmarks/gpu/kernels.py --tiny                                  # anywhere, in Triton's interpreter
+python benchmarks/gpu/triton_kernels.py > benchmarks/results/gpu_kernels.md     # a few minutes on an H100 or H200
+python benchmarks/gpu/triton_kernels.py --tiny                                  # anywhere, in Triton's interpreter
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -103,10 +104,7 @@ def row(name: str, shape: str, plain: Callable, kernel: Callable, tensors: list,
     torch._dynamo.reset()
     compiled = torch.compile(plain, backend="aot_eager" if tiny else "inductor")
     rounds = 2 if tiny else 30
-    times = [
-        milliseconds(lambda function=function: run(function, tensors, trains), rounds)
-        for function in (plain, compiled, kernel)
-    ]
+    times = [milliseconds(partial(run, function, tensors, trains), rounds) for function in (plain, compiled, kernel)]
     few = [tensors[0][:256], *tensors[1:]] if trains else tensors  # float64 of all logits would not fit
     with torch.no_grad():
         results = [function(*few).double() for function in (kernel, plain)]
