@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import re
 import secrets
 import subprocess
@@ -24,7 +23,7 @@ from harness.core.sandbox import probe
 from harness.core.task import HardwareClass, Task
 from harness.errors import UserError
 from harness.frozen import core_digest, frozen_versions
-from harness.machine import Load, Machine, fingerprint, gpu_counts, sample_load, total_swapped_bytes
+from harness.machine import Load, Machine, fingerprint, require_gpus, sample_load, total_swapped_bytes
 from harness.machine_warnings import MachineWarning, warnings_after_run, warnings_before_run
 from harness.paths import ROOT
 from harness.review import loss_prefix, read_band, review
@@ -74,7 +73,7 @@ def run_once(request: Request, on_event: Callable[[Event], None] = lambda event:
             Event("note", {"text": f"run {killed} was killed before it ended; its line in the journal says so now"})
         )
     machine, load = fingerprint(), sample_load(LOAD_SAMPLE_SECONDS)
-    _check_gpus(request, machine)
+    require_gpus(request.hardware, machine, request.node.count)
     trust = probe().level_for(request.hardware.devices, request.node.count)
     warnings = warnings_before_run(machine, load, request.hardware, trust)
     for warning in warnings:
@@ -105,7 +104,7 @@ def join(request: Request, on_event: Callable[[Event], None] = lambda event: Non
     Journal, loss and bundle are the first node's; nothing is kept here. Raises UserError.
     """
     data_folder = _check(request)
-    _check_gpus(request, fingerprint())
+    require_gpus(request.hardware, fingerprint(), request.node.count)
     trust = probe().level_for(request.hardware.devices, request.node.count)
     with RunFolder(request.runs_dir, _run_id(request, datetime.now(UTC))) as run_folder:
         return Referee(_plan(request, data_folder, run_folder.path, trust), on_event).run()
@@ -130,24 +129,6 @@ def _check(request: Request) -> Path:
     if request.seed is not None and not 0 <= request.seed < SEED_LIMIT:
         raise UserError(f"--seed {request.seed}: out of range", f"use 0 to {SEED_LIMIT - 1}")
     return require_prepared(task, request.data_dir)
-
-
-def _check_gpus(request: Request, machine: Machine) -> None:
-    """Seconds count by hardware class, so it must be this machine's. Raises UserError."""
-    hardware, count = request.hardware, request.hardware.devices // request.node.count
-    kind = hardware.name.partition("x")[2]
-    if hardware.device == "cpu":
-        return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.split(",")[:count] != [str(number) for number in range(count)]:
-        message = f"CUDA_VISIBLE_DEVICES={visible}: a run takes the machine's first {count} GPU(s)"
-        raise UserError(message, "unset it; to use other GPUs, start a container that has only those")
-    if gpu_counts(machine)[kind] < count:
-        has = ", ".join(f"{number} {name}" for name, number in gpu_counts(machine).items()) or "none"
-        raise UserError(
-            f"{hardware.name}: a run takes {count} {kind} of this machine, and of whole GPUs it has: {has}",
-            "name a class of this machine with --class; speedrun doctor lists them, from what nvidia-smi says",
-        )
 
 
 def _run_id(request: Request, started: datetime) -> str:

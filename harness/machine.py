@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.cgroup import containing_groups
+from harness.core.task import HardwareClass
+from harness.errors import UserError
 
 PACKAGES = ("torch", "triton", "numpy", "tiktoken", "tokenizers", "safetensors")
 MIB = 1024 * 1024
@@ -140,6 +142,23 @@ def hardware_classes(machine: Machine) -> list[str]:
 def gpu_counts(machine: Machine) -> Counter[str]:
     """How many whole GPUs there are of each class name."""
     return Counter(name for gpu in machine.gpus if not gpu.split and (name := gpu_class(gpu.name)))
+
+
+def require_gpus(hardware: HardwareClass, machine: Machine, nodes: int = 1) -> None:
+    """Seconds count by hardware class, so its GPUs must be this machine's; raises UserError where they are not."""
+    if hardware.device == "cpu":
+        return
+    count, kind = hardware.devices // nodes, hardware.name.partition("x")[2]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.split(",")[:count] != [str(number) for number in range(count)]:
+        message = f"CUDA_VISIBLE_DEVICES={visible}: a run takes the machine's first {count} GPU(s)"
+        raise UserError(message, "unset it; to use other GPUs, start a container that has only those")
+    if (counts := gpu_counts(machine))[kind] < count:
+        has = ", ".join(f"{number} {name}" for name, number in counts.items()) or "none"
+        raise UserError(
+            f"{hardware.name}: a run takes {count} {kind} of this machine, and of whole GPUs it has: {has}",
+            "name a class of this machine with --class; speedrun doctor lists them, from what nvidia-smi says",
+        )
 
 
 # Words that do not change how fast the product trains at a size that fits: maker, line, memory, socket.

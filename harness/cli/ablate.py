@@ -40,11 +40,12 @@ def ablate(
 
     from harness.cli import campaigns
     from harness.cli.ablation_view import print_ablations
+    from harness.core.task import hardware_class
     from harness.errors import UserError
     from harness.evidence.ablations import ablation_under_way, droppable, new_ablation, read_ablation, require_droppable
     from harness.evidence.arms import submission_folder
     from harness.evidence.folder import VERDICT
-    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.locks import require_ready_machine
     from harness.evidence.records import load_record, submission_of_record
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
@@ -61,7 +62,7 @@ def ablate(
         raise UserError(f"{found.id}: declares no method that is on", "there is nothing to drop")
     waiting = {tuple(names): None if again else ablation_under_way(folder, names, fingerprint()) for names in sets}
     if any(campaign is None or not (campaign.folder / VERDICT).exists() for campaign in waiting.values()):
-        require_idle_machine()
+        require_ready_machine(hardware_class(where.hardware))
     new = [names for names, campaign in waiting.items() if campaign is None]
     costs = _costs(folder, new, where, silent=as_json, leave_out=not named)
     results = []

@@ -28,17 +28,17 @@ def calibrate(
     from harness.evidence.arms import submission_folder
     from harness.evidence.calibration import BLOCKS, QUICK_BLOCKS, plan_calibration
     from harness.evidence.folder import create_campaign
-    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.locks import require_ready_machine
     from harness.evidence.series import Places
     from harness.evidence.sides import Side, Where
     from harness.machine import fingerprint
     from harness.submission import load_submission
 
-    hardware_class(hardware)
+    wanted = hardware_class(hardware)
     loaded_task = load_task(task)
     where = Where(loaded_task.name, hardware, records_dir)
     require_prepared(loaded_task, data_dir)
-    require_idle_machine()
+    require_ready_machine(wanted)
     side = Side(submission, load_submission(submission_folder(submission, where), loaded_task))
     blocks = QUICK_BLOCKS if quick else BLOCKS
     plan = plan_calibration(side, hardware, blocks, fingerprint(), datetime.now(UTC))

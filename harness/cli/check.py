@@ -46,8 +46,10 @@ def check(
             raise typer.BadParameter("name a submission, or use --explain")
         return
     from harness.checks.check import Checker
-    from harness.core.task import load_task
+    from harness.core.task import hardware_class, load_task
+    from harness.machine import fingerprint, require_gpus
 
+    require_gpus(hardware_class(hardware), fingerprint())
     folder = options.submission_folder(submission)
     waiting = _Waiting(silent=as_json)
     checker = Checker(folder, load_task(task) if task else None, hardware, waiting.show, setting or [])

@@ -39,14 +39,14 @@ def race(
     from harness.evidence.arms import sides_of_race
     from harness.evidence.calibration import calibration_for
     from harness.evidence.folder import create_campaign
-    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.locks import require_ready_machine
     from harness.evidence.plans import CANDIDATE, REFERENCE
     from harness.evidence.race import plan_race
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
     from harness.machine import fingerprint
 
-    hardware_class(hardware)
+    wanted = hardware_class(hardware)
     own_task = load_task(task) if task else None
     where = Where(own_task.name if own_task else options.DEFAULT_TASK, hardware, records_dir)
     sides = sides_of_race(
@@ -55,7 +55,7 @@ def race(
     )  # fmt: skip
     raced = sides[0].submission.task
     require_prepared(raced, data_dir)
-    require_idle_machine()
+    require_ready_machine(wanted)
     where = Where(raced.name, hardware, records_dir)
     calibration = calibration_for(where)
     plan = plan_race(sides, hardware, pairs, calibration, fingerprint(), datetime.now(UTC))

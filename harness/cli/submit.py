@@ -58,13 +58,14 @@ def attempt(
 
     from harness.cli import campaigns
     from harness.core.data.prepare import require_prepared
+    from harness.core.task import hardware_class
     from harness.evidence.attempts import attempt_of, pairs_to_go
     from harness.evidence.folder import VERDICT
-    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.locks import require_ready_machine
     from harness.machine import fingerprint
 
     require_prepared(candidate.task, places.data)
-    require_idle_machine()
+    require_ready_machine(hardware_class(where.hardware))
     _require_checked(candidate, where.hardware, silent)
     found = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline)
     campaign = found.campaign

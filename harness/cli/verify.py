@@ -35,8 +35,9 @@ def verify(
 
     from harness.cli import campaigns
     from harness.core.data.prepare import require_prepared
+    from harness.core.task import hardware_class
     from harness.errors import UserError
-    from harness.evidence.locks import require_idle_machine
+    from harness.evidence.locks import require_ready_machine
     from harness.evidence.records import history, load_record, submission_of_record
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
@@ -51,10 +52,10 @@ def verify(
     folders = history(where) if every else [_named(record or "", where)]
     if not folders:
         raise UserError(f"{task}, {hardware}: no record yet", "`speedrun submit` files the first one")
-    require_idle_machine()
     for folder in folders:
         found = load_record(folder)
         place = Where(found.task, found.hardware_class, records_dir)
+        require_ready_machine(hardware_class(place.hardware))
         if not as_json:
             output.note(f"verifying {found.id}")
         require_prepared(submission_of_record(folder).task, data_dir)

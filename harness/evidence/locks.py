@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.core.task import HardwareClass
 from harness.errors import UserError
+from harness.machine import fingerprint, require_gpus
 
 HOLDER_BYTES = 500
 REMEDY = "wait until it has ended, or end it with Ctrl-C: it can be resumed"
@@ -71,8 +73,9 @@ def untimed(holder: str) -> Iterator[None]:
         yield
 
 
-def require_idle_machine() -> None:
-    """Raises UserError where a campaign could not be timed on this machine now: before a plan is made for it."""
+def require_ready_machine(hardware: HardwareClass) -> None:
+    """Raises UserError where no campaign of this class could be timed here now: before a plan is made for it."""
+    require_gpus(hardware, fingerprint())
     with timing_alone("a campaign that is being planned"):
         pass
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.core.task import hardware_class
 from harness.errors import UserError
-from harness.evidence.locks import require_idle_machine, timing_alone, untimed
+from harness.evidence.locks import require_ready_machine, timing_alone, untimed
 
 
 def test_tunings_run_side_by_side() -> None:
@@ -15,7 +16,7 @@ def test_tunings_run_side_by_side() -> None:
 
 def test_no_campaign_is_timed_during_a_tuning() -> None:
     with untimed("tuning my-attempt"), pytest.raises(UserError, match="slow the other: process .* tuning my-attempt"):
-        require_idle_machine()
+        require_ready_machine(hardware_class("cpu-1thread"))
 
 
 def test_no_tuning_begins_while_a_campaign_is_timed() -> None:
@@ -30,5 +31,10 @@ def test_the_machine_is_free_when_the_last_tuning_has_ended() -> None:
         with untimed("another"):
             pass
         with pytest.raises(UserError):
-            require_idle_machine()
-    require_idle_machine()
+            require_ready_machine(hardware_class("cpu-1thread"))
+    require_ready_machine(hardware_class("cpu-1thread"))
+
+
+def test_no_campaign_is_planned_for_a_class_of_other_machines() -> None:
+    with pytest.raises(UserError, match="64xZ9: a run takes 64 Z9 of this machine"):
+        require_ready_machine(hardware_class("64xZ9"))

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import read_record
+from harness.core.task import hardware_class
 from harness.errors import UserError
-from harness.evidence.locks import require_idle_machine
+from harness.evidence.locks import require_ready_machine
 from harness.journal import Journal
 from harness.paths import ROOT
 from harness.submission import load_submission
@@ -136,7 +137,7 @@ def test_another_source_cannot_go_on(toy: Toy, tmp_path: Path) -> None:
 def test_no_campaign_is_timed_beside_a_tuning(toy: Toy, tmp_path: Path) -> None:
     place = place_of(toy, write_tuning(toy, tmp_path / "bigram"), tmp_path / "runs")
     with working_folder(place), pytest.raises(UserError, match="each would slow the other: process .* tuning"):
-        require_idle_machine()
+        require_ready_machine(hardware_class("cpu-1thread"))
 
 
 def test_only_one_process_tunes_a_submission(toy: Toy, tmp_path: Path) -> None:
