@@ -119,7 +119,8 @@ def describe_calibration(calibration: Calibration) -> str:
 def describe_resolution(found: Resolution) -> list[str]:
     """What a race can find here, and a warning where that is too little."""
     percent = f"{100 * found.effect:.3g}%"
-    lines = [f"to resolve {percent} here takes about {found.pairs:,} pairs, {duration(found.seconds)}"]
+    same = f"{found.pairs_at_same_loss:,} where the two losses of every pair are the same"
+    lines = [f"to resolve {percent} here takes about {found.pairs:,} pairs, {duration(found.seconds)}; {same}"]
     if found.too_noisy:
         lines.append(
             f"too noisy for that: {found.maximum} pairs resolve {100 * found.least_effect:.1f}% or more "
@@ -270,11 +271,11 @@ def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict)
 
 def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, str]]:
     facts = []
-    if verdict.equal_loss and verdict.tokens and verdict.speed:
-        facts += [
-            ("equal-loss ratio", f"{interval(verdict.equal_loss)}, 99% limits; above 1 the candidate is faster"),
-            ("why", f"tokens to target {interval(verdict.tokens)} x tokens/s {interval(verdict.speed)}"),
-        ]
+    if verdict.equal_loss:
+        limits = f"{interval(verdict.equal_loss)}, 99% limits; above 1 the candidate is faster"
+        facts.append(("equal-loss ratio", limits))
+    if verdict.tokens and verdict.speed:
+        facts.append(("why", f"tokens to target {interval(verdict.tokens)} x tokens/s {interval(verdict.speed)}"))
     arms = [verdict.arms[arm] for arm in (CANDIDATE, REFERENCE) if arm in verdict.arms]
     by_steps = all(arm.mean_steps is not None for arm in arms)
     times = " against ".join(output.fixed(arm.mean_steps if by_steps else arm.mean_seconds, 2) for arm in arms)

@@ -192,10 +192,14 @@ def write_calibration(where: Where, calibration: Calibration) -> Path:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What a race can find: pairs to resolve an effect with 90% chance, and the effect that its maximum resolves."""
+    """What a race can find: pairs to resolve an effect with 90% chance, and the effect that its maximum resolves.
+
+    For losses that have nothing in common; `pairs_at_same_loss` where a pair's two losses are equal.
+    """
 
     effect: float
     pairs: int
+    pairs_at_same_loss: int
     seconds: float
     maximum: int
     least_effect: float
@@ -210,10 +214,12 @@ def resolution(
 ) -> Resolution:
     """How many pairs `effect` takes by this calibration, and how long they run (seconds, both arms as the baseline)."""
     sequence = sequence or sequential_plan()
-    spread = calibration.log_ratio_spread
-    pairs = pairs_to_resolve(effect, spread, sequence.level) if spread > 0 else sequence.looks[0]
-    least = math.expm1(spread * effect_for_power(sequence, repetitions=SIMULATED_SERIES))
-    return Resolution(effect, pairs, 2 * pairs * calibration.total_seconds, sequence.maximum, least)
+    pairs, same = (
+        pairs_to_resolve(effect, spread, sequence.level) if spread > 0 else sequence.looks[0]
+        for spread in (calibration.log_ratio_spread, calibration.time_ratio_spread)
+    )
+    least = math.expm1(calibration.log_ratio_spread * effect_for_power(sequence, repetitions=SIMULATED_SERIES))
+    return Resolution(effect, pairs, same, 2 * pairs * calibration.total_seconds, sequence.maximum, least)
 
 
 def _calibration(

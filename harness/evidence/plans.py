@@ -93,6 +93,11 @@ class Calibration(Strict):
         """Standard deviation of a pair's log-ratio at equal loss."""
         return log_ratio_spread(self.loss_spread, self.clock_variation, self.slope)
 
+    @property
+    def time_ratio_spread(self) -> float:
+        """The same of a pair whose two losses are equal."""
+        return log_ratio_spread(0.0, self.clock_variation, self.slope)
+
 
 class CampaignPlan(Strict):
     """What the plans of all kinds of campaigns have in common."""

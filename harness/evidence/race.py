@@ -121,7 +121,6 @@ def _sequence(pairs: int) -> SequentialPlan:
 
 def _deciding(task: Task, hardware: str, sequence: SequentialPlan, calibration: Calibration) -> dict[str, Any]:
     """The fields of a plan that decide."""
-    minimum = CPU_MINIMUM_RATIO if hardware_class(hardware).device == "cpu" else GPU_MINIMUM_RATIO
     try:
         calibration.slope.limits(sequence.level)
     except ValueError as error:
@@ -129,9 +128,16 @@ def _deciding(task: Task, hardware: str, sequence: SequentialPlan, calibration: 
     return {
         "target": task.target.val_loss,
         "target_provisional": task.target.provisional,
-        "deciding": RacePlan(minimum, sequence, calibration.loss_spread, calibration.log_ratio_spread),
+        "deciding": rules_of(hardware, sequence, calibration),
         "calibration": calibration,
     }
+
+
+def rules_of(hardware: str, sequence: SequentialPlan, calibration: Calibration) -> RacePlan:
+    """What decides a race of this class: nothing in it is for those who race to choose."""
+    minimum = CPU_MINIMUM_RATIO if hardware_class(hardware).device == "cpu" else GPU_MINIMUM_RATIO
+    spreads = calibration.loss_spread, calibration.log_ratio_spread, calibration.time_ratio_spread
+    return RacePlan(minimum, sequence, *spreads)
 
 
 def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:

@@ -60,18 +60,31 @@ class RacePlan:
 
     minimum_ratio: what the lower limit of the ratio must exceed. loss_spread (nats per token) and log_ratio_spread (log
     units): the calibrated standard deviations between runs and between pairs; the spreads of a race are taken for no
-    less than 0.7 of them. 0 where nothing is calibrated.
+    less than 0.7 of them. 0 where nothing is calibrated. time_ratio_spread: that between pairs whose two losses are the
+    same, of the clock alone; None where it is not known.
     """
 
     minimum_ratio: float
     sequence: SequentialPlan = field(default_factory=sequential_plan)
     loss_spread: float = 0.0
     log_ratio_spread: float = 0.0
+    time_ratio_spread: float | None = None
 
     def __post_init__(self) -> None:
         require_positive("minimum_ratio", self.minimum_ratio)
         require_not_negative("loss_spread", self.loss_spread)
         require_not_negative("log_ratio_spread", self.log_ratio_spread)
+        require_not_negative("time_ratio_spread", self.time_ratio_spread or 0.0)
+
+    def spread_floor(self, pairs: Sequence[Pair]) -> float:
+        """The least spread of the pairs' log-ratios to believe, in log units.
+
+        Both runs of a pair share a seed, so a change of the system alone leaves every loss as it was, and only the
+        clock is noisy. Where a single pair differs in its losses, the whole calibrated spread counts.
+        """
+        same = all(reference.loss == candidate.loss for reference, candidate in complete_pairs(pairs))
+        spread = self.time_ratio_spread if same and self.time_ratio_spread is not None else self.log_ratio_spread
+        return SPREAD_FLOOR * spread
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ def _decide(
 def _faster(plan: RacePlan, pairs: Sequence[Pair], slope: Slope) -> Faster:
     """Interval, check and split of the pairs so far."""
     sequence = plan.sequence
-    estimate = estimate_ratio(pairs, slope, SPREAD_FLOOR * plan.log_ratio_spread)
+    estimate = estimate_ratio(pairs, slope, plan.spread_floor(pairs))
     interval = estimate.interval(slope, sequence.level)
     bootstrap = bootstrap_interval(pairs, slope, sequence.level)
     proven = interval.low > plan.minimum_ratio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -138,6 +139,29 @@ def test_the_floors_hold_back_a_race_whose_spread_is_small_by_luck() -> None:
     careful = RacePlan(CPU_MINIMUM_RATIO, loss_spread=0.008, log_ratio_spread=0.08)
     assert decide(PLAN, pairs, TARGET, SLOPE).verdict == Verdict.RECORD
     assert decide(careful, pairs, TARGET, SLOPE).verdict is None
+
+
+def at_the_same_loss(pairs: list[Pair]) -> list[Pair]:
+    """The pairs with the reference's loss in both runs, as after a change of the system alone."""
+    assert all(pair.reference and pair.candidate for pair in pairs)
+    return [Pair(pair.reference, replace(pair.candidate, loss=pair.reference.loss)) for pair in pairs]
+
+
+def test_where_the_losses_of_every_pair_are_the_same_the_clock_alone_is_noisy() -> None:
+    pairs = at_the_same_loss(race(1.03, 4, spread=0.0005))
+    clocked = RacePlan(CPU_MINIMUM_RATIO, log_ratio_spread=0.08, time_ratio_spread=0.002)
+    assert clocked.spread_floor(pairs) == pytest.approx(0.7 * 0.002)
+    assert decide(clocked, pairs, TARGET, SLOPE).verdict == Verdict.RECORD
+    assert replace(clocked, time_ratio_spread=None).spread_floor(pairs) == pytest.approx(0.7 * 0.08)
+
+
+def test_one_pair_of_unequal_losses_brings_the_whole_floor_back() -> None:
+    pairs = at_the_same_loss(race(1.03, 4, spread=0.0005))
+    clocked = RacePlan(CPU_MINIMUM_RATIO, log_ratio_spread=0.08, time_ratio_spread=0.002)
+    candidate = pairs[-1].candidate
+    pairs[-1] = replace(pairs[-1], candidate=replace(candidate, loss=candidate.loss + 1e-9))
+    assert clocked.spread_floor(pairs) == pytest.approx(0.7 * 0.08)
+    assert decide(clocked, pairs, TARGET, SLOPE).verdict is None
 
 
 @pytest.mark.parametrize("count", [count for count in range(17) if count not in LOOKS])
