@@ -15,6 +15,7 @@ from harness.evidence.bundles import BUNDLES, bundle_problems
 from harness.evidence.filing import as_baseline, make_record, parent_of
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import figures
+from harness.evidence.plan_checks import plan_problems
 from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, DecidedCampaign
 from harness.evidence.records import (
     ATTEMPTS,
@@ -22,6 +23,7 @@ from harness.evidence.records import (
     RECORD,
     RESTORE,
     SUBMISSION,
+    VERIFICATIONS,
     Record,
     due_parent,
     history,
@@ -108,7 +110,10 @@ def verdict_problems(campaign: Campaign[Any]) -> list[str]:
     """What in an attempt does not follow from its plan and lines; an unfinished one has no verdict yet."""
     if not isinstance(campaign.plan, DecidedCampaign):
         return [f"{PLAN}: kind: a {campaign.plan.kind} is no attempt"]
-    due, problems = verdict_of(campaign), bundle_problems(campaign)
+    repetition = campaign.folder.parent.name == VERIFICATIONS
+    problems = [f"{PLAN}: {problem}" for problem in plan_problems(campaign.plan, repetition)]
+    problems += bundle_problems(campaign)
+    due = verdict_of(campaign)
     if not (campaign.folder / VERDICT).exists():
         missing = due is not None and due.final  # after futility it may be gone on with, to a new verdict
         said = [f"{VERDICT}: missing, though the campaign has come to {due.verdict}"] if due and missing else []
