@@ -17,6 +17,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 RECORD = "records/gcide/cpu-1thread/001-adamw"
 DECIDED = "records/gcide/cpu-1thread/attempts/20260101T000000-race-aaaaaa"
 OPEN = "records/gcide/cpu-1thread/attempts/20260102T000000-race-bbbbbb"
+GIVEN_UP = "records/gcide/cpu-1thread/attempts/20260103T000000-race-cccccc"  # for futility: it may be gone on with
 BEFORE = (
     f"{RECORD}/record.json", f"{RECORD}/notes.md", f"{RECORD}/submission/train.py", f"{DECIDED}/plan.json",
     f"{DECIDED}/runs.jsonl", f"{DECIDED}/verdict.json", f"{OPEN}/plan.json", f"{OPEN}/runs.jsonl",
@@ -32,6 +33,8 @@ class Repository:
         self.folder = folder
         self.git("init", "-q", "-b", "base")
         self.write(*BEFORE, text="before\n")
+        self.write(f"{GIVEN_UP}/plan.json", f"{GIVEN_UP}/runs.jsonl", text="before\n")
+        self.write(f"{GIVEN_UP}/verdict.json", text='{"final": false}\n')
         self.commit()
         self.git("checkout", "-q", "-b", "proposed")
 
@@ -66,6 +69,7 @@ def repository(tmp_path: Path) -> Repository:
         (["submissions/mine/train.py"], ["submissions/mine"]),
         (["submissions/new/train.py", "submissions/new/model.py"], ["submissions/new"]),
         ([f"{OPEN}/runs.jsonl", f"{OPEN}/verdict.json"], []),
+        ([f"{GIVEN_UP}/runs.jsonl", f"{GIVEN_UP}/verdict.json"], []),
         ([f"{RECORD}/notes.md", "records/gcide/cpu-1thread/calibration.json"], []),
         ([f"{RECORD}/verifications/20260103T000000-race-cccccc/plan.json"], []),
         (
@@ -95,6 +99,7 @@ def test_what_adds_is_let_through(repository: Repository, written: list[str], fo
         ([f"{DECIDED}/runs.jsonl"], "its campaign was decided"),
         ([f"{DECIDED}/verdict.json"], "may not be edited"),
         ([f"{OPEN}/plan.json"], "may not be edited"),
+        ([f"{GIVEN_UP}/plan.json"], "may not be edited"),
         (["harness/core/judge.py", "submissions/mine/train.py"], "harness/core/judge.py' is frozen"),
         (["harness/frozen.toml", f"{RECORD}/notes.md"], "harness/frozen.toml' is frozen"),
     ],

@@ -9,6 +9,7 @@ and attempts are added to, never edited. It is run from the base's checkout, so 
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import PurePosixPath
 
 FROZEN = ("harness/core/", "harness/frozen.toml")
 FREE = ("notes.md", "calibration.json", "README.md")  # of records/: written by people, or measured anew
-UNFINISHED = ("runs.jsonl", "bundles.jsonl.gz")  # may grow while its campaign has no verdict
+UNFINISHED = ("runs.jsonl", "bundles.jsonl.gz")  # may grow while its campaign has no final verdict
 RESULTS = ("verdict.json", "verification.json")
 CAMPAIGNS = ("attempts", "verifications")
 SUBMISSION = re.compile(
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     base, head = arguments
     changed = changes(base, head)
-    found = problems(changed, files_of(base))
+    before = files_of(base)
+    found = problems(changed, before - not_final(base, before, changed))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     for folder in folders(changed):
@@ -61,8 +63,27 @@ def files_of(base: str) -> set[str]:
     return set(_git("ls-tree", "-r", "-z", "--name-only", base, "--", "records").split("\0")[:-1])
 
 
+def not_final(base: str, before: set[str], changed: Iterable[Change]) -> set[str]:
+    """The results in base of campaigns, among those that are changed, which were given up and may be gone on with."""
+    folders = {PurePosixPath(change.path).parent for change in changed if change.status != "A"}
+    verdicts = {str(folder / "verdict.json"): folder for folder in folders if folder.parent.name in CAMPAIGNS}
+    found: set[str] = set()
+    for path in sorted(before & verdicts.keys()):
+        if _given_up(_git("show", f"{base}:{path}")):
+            found |= {str(verdicts[path] / name) for name in RESULTS}
+    return found
+
+
+def _given_up(verdict: str) -> bool:
+    try:
+        table = json.loads(verdict)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(table, dict) and table.get("final") is False
+
+
 def problems(changed: Iterable[Change], before: set[str]) -> list[str]:
-    """What the change may not do, a line each."""
+    """What the change may not do, a line each. `before`: the files of records/ that were filed for good."""
     changed = list(changed)
     found = [f"{change.path!a}: {why}" for change in changed if (why := _rewrites(change, before))]
     brings = [change for change in changed if change.path.startswith(("records/", "submissions/"))]
@@ -84,11 +105,14 @@ def _rewrites(change: Change, before: set[str]) -> str | None:
     if not change.path.startswith("records/") or change.status == "A":
         return None
     path = PurePosixPath(change.path)
+    in_campaign = path.parent.parent.name in CAMPAIGNS
+    if change.status in "MD" and path.name in RESULTS and in_campaign and change.path not in before:
+        return None  # the campaign went on
     if change.status == "D":
         return "was filed, and may not be removed"
     if change.status == "M" and path.name in FREE:
         return None
-    if change.status == "M" and path.name in UNFINISHED and path.parent.parent.name in CAMPAIGNS:
+    if change.status == "M" and path.name in UNFINISHED and in_campaign:
         decided = [name for name in RESULTS if str(path.with_name(name)) in before]
         return "its campaign was decided, and may not grow" if decided else None
     return "was filed, and may not be edited"

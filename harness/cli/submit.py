@@ -59,9 +59,9 @@ def attempt(
     from harness.cli import campaigns
     from harness.core.data.prepare import require_prepared
     from harness.core.task import hardware_class
-    from harness.evidence.attempts import attempt_of, pairs_to_go
-    from harness.evidence.folder import VERDICT
+    from harness.evidence.attempts import attempt_of
     from harness.evidence.locks import require_ready_machine
+    from harness.evidence.verdict import pairs_to_go
     from harness.machine import fingerprint
 
     require_prepared(candidate.task, places.data)
@@ -73,10 +73,7 @@ def attempt(
         output.warn(f"warning: an earlier attempt of the same source does not count here: {passed_over}")
     if not silent:
         output.note(f"attempt kept in {campaign.folder}; commit it: its plan counts from now on")
-    pairs = pairs_to_go(campaign)
-    if pairs:  # given up for futility; a new verdict comes with the next look
-        (campaign.folder / VERDICT).unlink(missing_ok=True)
-    verdict = campaigns.go_on(campaign, places, where, silent=silent, pairs=pairs)
+    verdict = campaigns.go_on(campaign, places, where, silent=silent, pairs=pairs_to_go(campaign))
     assert verdict is not None, "an attempt ends with a verdict"
     return verdict
 

@@ -21,7 +21,7 @@ from harness.evidence.race import plan_baseline, plan_race
 from harness.evidence.records import ATTEMPTS, SUBMISSION, load_record, reigning
 from harness.evidence.series import measurement_version
 from harness.evidence.sides import Side, Where
-from harness.evidence.verdict import read_verdict, verdict_of
+from harness.evidence.verdict import read_verdict
 from harness.frozen import core_digest
 from harness.machine import Machine
 from harness.statistics import LOOKS, Verdict
@@ -118,9 +118,3 @@ def _why_not(campaign: Campaign[Any], present: Mapping[str, str]) -> list[str]:
     if plan.measurement_version is None:
         why.append("a core that was not pinned")
     return why + sorted({f"{line.trust} runs" for line in campaign.lines if line.trust not in (None, ISOLATED)})
-
-
-def pairs_to_go(campaign: Campaign[Any]) -> int:
-    """How many pairs the campaign must have before it may stop: one more where it was given up for futility."""
-    verdict = verdict_of(campaign)
-    return 0 if verdict is None or verdict.final else verdict.pairs + 1

@@ -23,7 +23,7 @@ from harness.core.task import Task
 from harness.errors import UserError
 from harness.evidence.bundles import keep_bundles
 from harness.evidence.course import JUDGED, Course, Ending, RunLine, Slot
-from harness.evidence.folder import LOCK, Campaign
+from harness.evidence.folder import LOCK, VERDICT, Campaign
 from harness.evidence.locks import held, timing_alone
 from harness.evidence.plans import Arm, CampaignPlan
 from harness.evidence.sides import Side
@@ -113,6 +113,7 @@ def carry_on(
         stack.enter_context(held(campaign.folder / LOCK, f"campaign {campaign.plan.id}", what, remedy))
         stack.enter_context(timing_alone(f"campaign {campaign.folder}"))
         campaign.read_again()
+        (campaign.folder / VERDICT).unlink(missing_ok=True)  # given up for futility: another comes with the next look
         for line in absorb(campaign, journal):
             on_line(line)
         repeats = 0
@@ -137,6 +138,9 @@ def absorb(campaign: Campaign[Any], journal: Journal) -> list[RunLine]:
     """
     entries = journal.entries()
     own = [entry for entry in entries if entry.event == "start" and entry.facts.get("campaign") == campaign.plan.id]
+    if campaign.lines and campaign.lines[-1].run_id not in {start.run for start in own}:
+        what = f"does not know {campaign.lines[-1].run_id}, the last run of campaign {campaign.plan.id}"
+        raise UserError(f"{journal.path}: {what}", "give the folder that the campaign was begun with: --runs-dir")
     ends = {entry.run: entry for entry in entries if entry.event == "end"}
     added = []
     for start in own:

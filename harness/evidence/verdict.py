@@ -43,7 +43,8 @@ class CampaignVerdict(Strict):
 
     Ratios are reference over candidate at equal loss, above 1 the candidate is faster; limits are one-sided at 99%
     over all looks. `tokens` and `speed` are its factors: tokens to the target, tokens per second. `raw` is the ratio of
-    plain seconds. Where the task counts steps, these stand in the place of seconds. `repeated`: runs done again because
+    plain seconds. Where the task counts steps, these stand in the place of seconds, and there is no such split: the
+    tokens are those of the steps. `repeated`: runs done again because
     they were killed, interrupted or the like; `interrupted`: those that a person interrupted, `interrupted_late`: after
     the clock had stopped, so that their time was known.
     `disturbed`: pairs in which other work slowed even the last repetition.
@@ -93,18 +94,20 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
     if decision.verdict is None:
         return None
     faster, target = decision.faster, decision.target
+    arms = {arm: _figures([block.runs[arm] for block in course.blocks]) for arm in plan.arms}
+    split = faster.split if faster and any(arm.mean_steps is None for arm in arms.values()) else None
     interrupted = [line for line in campaign.lines if line.status == Failure.INTERRUPTED]
     return CampaignVerdict(
         campaign=plan.id, task=plan.task, hardware_class=plan.hardware_class,
         verdict=decision.verdict, stop=decision.stop, reason=decision.reason, final=decision.final,
         pairs=decision.pairs, maximum=plan.deciding.sequence.maximum, minimum_ratio=plan.deciding.minimum_ratio,
-        equal_loss=faster.interval if faster else None, tokens=faster.split.tokens if faster else None,
-        speed=faster.split.speed if faster else None, raw=math.exp(faster.estimate.log_ratio) if faster else None,
+        equal_loss=faster.interval if faster else None, tokens=split.tokens if split else None,
+        speed=split.speed if split else None, raw=math.exp(faster.estimate.log_ratio) if faster else None,
         bootstrap=faster.bootstrap if faster else None,
         bootstrap_disagrees=faster.bootstrap_disagrees if faster else False,
         target=plan.target, target_provisional=plan.target_provisional,
         margin=target.margin if target else None, p_target=target.p if target else 1.0,
-        arms={arm: _figures([block.runs[arm] for block in course.blocks]) for arm in plan.arms},
+        arms=arms,
         repeated=sum(line.ending is Ending.REPEAT for line in campaign.lines),
         interrupted=len(interrupted), interrupted_late=sum(line.seconds is not None for line in interrupted),
         repeated_pairs=sum(block.attempts > 1 for block in course.blocks),
@@ -142,6 +145,12 @@ def keep_verdict(campaign: Campaign[Any]) -> CampaignVerdict | None:
     if verdict is not None:
         campaign.finish(VERDICT, verdict.model_dump(mode="json"))
     return verdict
+
+
+def pairs_to_go(campaign: Campaign[Any]) -> int:
+    """How many pairs the campaign must have before it may stop: one more where it was given up for futility."""
+    verdict = verdict_of(campaign)
+    return 0 if verdict is None or verdict.final else verdict.pairs + 1
 
 
 def report(campaign: Campaign[Any], verdict: CampaignVerdict) -> Mapping[str, Any]:

@@ -139,7 +139,7 @@ def test_what_the_disk_has_no_room_for_is_filed_later(chain: Board, monkeypatch:
         later.setattr(filing.shutil, "copyfile", full)
         with pytest.raises(UserError, match="No space left") as raised:
             chain.submit(fast)
-    assert f"speedrun resume {kept_attempts(chain)[-1].name}" in raised.value.remedy
+    assert any(f"speedrun resume {attempt.name}" in raised.value.remedy for attempt in kept_attempts(chain))
     assert Path(chain.submit(fast)["record"]).name == "003-fast"
 
 

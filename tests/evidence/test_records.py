@@ -48,6 +48,8 @@ def test_a_record_of_a_task_that_counts_steps_has_them_as_its_score(board: Board
     board.submit(board.submission("adamw", 1.0))
     board.submit(board.submission("fewer", 0.8))
     record = load_record(history(board.where)[1])
+    verdict = json.loads((history(board.where)[1] / "verdict.json").read_text())
+    assert verdict["tokens"] is verdict["speed"] is None  # the tokens are those of the steps
     assert record.steps == pytest.approx(80.0) and record.ratio is not None and 1.2 < record.ratio.ratio < 1.3
     assert "| steps | 80.00, the score of this task |" in (history(board.where)[1] / "notes.md").read_text()
     row = site.read(board.where.records).store.record("toy/cpu-1thread/002")
@@ -78,6 +80,14 @@ def test_a_futile_attempt_goes_on_when_it_is_submitted_again(chain: Board) -> No
             assert "has been decided: valid, not proven faster" in error.message
             break
     assert said[-1]["pairs"] == 16
+    assert chain.problems() == []
+
+
+def test_a_futile_attempt_goes_on_when_it_is_resumed(chain: Board) -> None:
+    said = chain.submit(chain.submission("same", 0.8, script=SCRIPT + "\n# the same, in other words\n"))
+    done = chain.invoke("resume", Path(said["folder"]).name, "--json")
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["pairs"] > said["pairs"]
     assert chain.problems() == []
 
 

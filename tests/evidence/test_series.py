@@ -205,6 +205,18 @@ def test_a_futile_race_can_be_continued_to_its_next_look(toy: Toy, tmp_path: Pat
     assert len(again.course.blocks) in again.plan.deciding.sequence.looks
 
 
+def test_the_runs_of_a_campaign_stay_in_one_folder(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_race(toy, tmp_path)
+    with pytest.raises(Died):
+        carry_on(campaign, places, FakeRunner(deaths={3: "after the start"}), settled_after(campaign.plan))
+    elsewhere = replace(places, runs=tmp_path / "other")
+    elsewhere.runs.mkdir()
+    again = read_campaign(campaign.folder)
+    with pytest.raises(UserError, match="does not know run-0002, the last run of campaign") as raised:
+        carry_on(again, elsewhere, FakeRunner(), settled_after(again.plan))
+    assert "--runs-dir" in raised.value.remedy
+
+
 def test_another_machine_starts_a_new_campaign(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
