@@ -56,6 +56,18 @@ def test_a_repeat_with_the_same_seed_is_not_flagged(runs: Path) -> None:
     assert review(changed(first, run_id="again"), [first], []) == []
 
 
+def test_another_source_with_the_same_seed_and_losses_changed_the_system_alone(runs: Path) -> None:
+    first = next(finished_runs(runs, "toy"))
+    other = changed(first, run_id="other", digests={**first.digests, "submission": "0" * 64})
+    assert review(other, [first], []) == []
+
+
+def test_a_method_that_changes_no_loss_is_flagged(runs: Path) -> None:
+    first = next(finished_runs(runs, "toy"))
+    (flag,) = review(changed(first, run_id="without", methods={**first.methods, "idle": False}), [first], [])
+    assert flag.id == "same-losses" and "other methods" in str(flag)
+
+
 def test_a_script_that_ignores_its_seed_is_flagged_in_its_second_run(toy: Toy, tmp_path: Path) -> None:
     ignores = SCRIPT.replace("torch.manual_seed(run.seed)", "torch.manual_seed(0)")
     submission = load_submission(write_submission(tmp_path / "fixed", ignores), toy.task)
