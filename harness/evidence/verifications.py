@@ -19,6 +19,7 @@ from harness.bundle import write_atomically
 from harness.core.task import Strict
 from harness.errors import UserError
 from harness.evidence.calibration import calibration_for
+from harness.evidence.course import Ending
 from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
@@ -54,12 +55,13 @@ class Again(StrEnum):
 class Verification(Strict):
     """verification.json. Ratios are at equal loss, `against` over the record; limits at 99% one-sided.
 
-    `filed`: what the races of the history say, multiplied along the chain from `against` to the record; `found`: what
-    this race says; None for the first record, which has no reference: it is run by itself. `p`: two-sided, that these
-    two, for the first record the mean losses filed and found, differ so by chance. `seconds`: those of the record's
-    runs as filed and as found, means. `p_target` is that of the verdict, `p_missed` the same test the other way round:
-    one-sided, that the mean loss lies so far above the target by chance. `agrees`: p of at least 0.01, and the target
-    not missed. `confirms`: this race alone shows the record to be faster; for the first record: to reach the target.
+    `filed`: what the races of the history say, multiplied along the chain from `against` to the record; `found`:
+    what this race says; None for the first record, which has no reference: it is run by itself. `p`: two-sided,
+    that these two, for the first record the mean losses filed and found, differ so by chance. `seconds`: those of
+    the record's runs as filed and as found, means. `p_target` is that of the verdict, `p_missed` the same test the
+    other way round: one-sided, that the mean loss lies so far above the target by chance. `agrees`: no p below
+    0.01, the target not missed, and no run of the record that broke a rule. `confirms`: this race alone shows the
+    record to be faster; for the first record: to reach the target.
     """
 
     schema_version: Literal[1] = 1
@@ -131,7 +133,8 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
     found, figures = verdict.equal_loss, verdict.arms[CANDIDATE]
     p_missed = _p_missed(campaign)
     target = _target_again(verdict, p_missed)
-    agrees = target is not Again.MISSED and verdict.verdict is not Verdict.INVALID and (p or 0.0) >= DISAGREES_BELOW
+    broken = any(line.arm == CANDIDATE and line.ending is Ending.INVALID for line in campaign.lines)
+    agrees = target is not Again.MISSED and not broken and (p is None or p >= DISAGREES_BELOW)
     confirms = found is not None and found.low > 1 if against else verdict.verdict is Verdict.RECORD
     return Verification(
         record=record.id, against=against, campaign=plan.id, date=plan.started[:10], machine=plan.machine,

@@ -116,6 +116,14 @@ def test_a_record_two_runs_of_which_fail_here_disagrees(chain: Board) -> None:
     assert problems(chain) == []
 
 
+def test_a_reference_that_fails_here_says_nothing_against_the_record(chain: Board) -> None:
+    usual = chain.outcome
+    chain.runner = FakeRunner(lambda r: Given("crash") if r.facts["arm"] == "reference" else usual(r))
+    said = chain.invoke("verify", "toy/cpu-1thread/002").stdout
+    assert "invalid" in said and "DOES NOT AGREE" not in said
+    assert problems(chain) == []
+
+
 def test_an_interrupted_verification_is_resumed_and_attached(chain: Board) -> None:
     usual = chain.outcome
 
