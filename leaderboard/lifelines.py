@@ -4,7 +4,7 @@ A method stands from the record that introduced it up to, not including, the fir
 *set while it stood* if its number lies between the two: the introducing record itself is not counted, nor are upgrades
 of software and re-timings, which nobody set by a method. The method's *line* goes on in its kin: what took its place,
 what took the place of that, and so on. While any of them stood the line stood, and the record that swapped one for the
-next counts for the line.
+next counts for the line. A method that comes back has another life, with a lifeline of its own.
 """
 
 from __future__ import annotations
@@ -88,14 +88,27 @@ def lifelines(
     rows = dated(records)
     known = _Records([row for row in rows if as_of is None or row["date"] is None or row["date"] <= as_of])
     born = [method for method in methods if not _after(method["introduced_on"], as_of)]
-    successors: dict[str, list[str]] = {}
+    lives: dict[_Life, dict[str, Any]] = {_life(method): method for method in born}
+    successors: dict[_Life, list[_Life]] = {}
     for method in born:
         for replaced in method["replaces"]:
-            successors.setdefault(replaced, []).append(method["method"])
-    by_id = {method["method"]: method for method in born}
+            if before := _latest(lives, replaced, method["introduced"]):
+                successors.setdefault(before, []).append(_life(method))
     return [
-        _lifeline(method, by_id, successors, known, as_of) for method in sorted(born, key=lambda m: m["introduced"])
+        _lifeline(method, lives, successors, known, as_of) for method in sorted(born, key=lambda m: m["introduced"])
     ]
+
+
+_Life = tuple[str, int]  # of which method, and from which record on
+
+
+def _life(method: dict[str, Any]) -> _Life:
+    return method["method"], method["introduced"]
+
+
+def _latest(lives: Iterable[_Life], name: str, number: int) -> _Life | None:
+    """The last life of a method that began by that record."""
+    return max((life for life in lives if life[0] == name and life[1] <= number), default=None)
 
 
 def dated(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -143,19 +156,19 @@ class _Records:
 
 def _lifeline(
     method: dict[str, Any],
-    by_id: dict[str, dict[str, Any]],
-    successors: dict[str, list[str]],
+    lives: dict[_Life, dict[str, Any]],
+    successors: dict[_Life, list[_Life]],
     known: _Records,
     as_of: str | None,
 ) -> Lifeline:
-    kin: list[str] = []
-    waiting = list(successors.get(method["method"], ()))
+    kin: list[_Life] = []
+    waiting = list(successors.get(_life(method), ()))
     while waiting:
-        name = waiting.pop(0)
-        if name not in kin:
-            kin.append(name)
-            waiting += successors.get(name, ())
-    spans = [_stood(member, as_of) for member in (method, *(by_id[name] for name in kin))]
+        life = waiting.pop(0)
+        if life not in kin:
+            kin.append(life)
+            waiting += successors.get(life, ())
+    spans = [_stood(member, as_of) for member in (method, *(lives[life] for life in kin))]
     own = _span(spans[:1], known)
     return Lifeline(
         id=method["method"],
@@ -164,7 +177,7 @@ def _lifeline(
         summary=method.get("summary") or "",
         source=method.get("source") or "",
         span=own,
-        kin=kin,
+        kin=list(dict.fromkeys(name for name, _ in kin)),
         line=_span(spans, known) if kin else own,
         replaces=list(method["replaces"]),
         uncertain=bool(method.get("uncertain")),

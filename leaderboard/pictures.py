@@ -93,13 +93,15 @@ def lifeline_rows(page: BoardPage, methods: list[Row]) -> list[dict[str, Any]]:
     """One row a method: its lifeline, that as a bar, and what it was worth when it came."""
     worth = {(method["method"], method["introduced"]): method for method in methods}
     last = max((row["number"] for row in page.records), default=1)
-    by_id = {line.id: line for line in page.lifelines}
     rows = []
     for line in page.lifelines:
         end = line.span.dropped.record if line.span.dropped else None
         until = f"to {end}" if end else "and stands"
+        later = [one.span for one in page.lifelines if one.id in line.kin]
         kin = [
-            (k.introduced.record, k.dropped.record if k.dropped else None) for k in (by_id[n].span for n in line.kin)
+            (span.introduced.record, span.dropped.record if span.dropped else None)
+            for span in later
+            if span.introduced.record >= line.span.introduced.record
         ]
         label = f"record {line.span.introduced.record} {until}"
         bar = charts.lifeline(line.span.introduced.record, end, last, kin, label)

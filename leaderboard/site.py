@@ -172,10 +172,14 @@ def _board_pages(
         }  # fmt: skip
         yield f"{page.folder}/{record_page(row)}", "record.html", own | context
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}
+    last = {line.id: line for line in page.lifelines}
     for line, bar in zip(page.lifelines, rows, strict=True):
+        if line is not last[line.id]:
+            continue  # of a method that came back the page is about its present life
         place = f"{page.folder}/methods/{slug(line.id)}.html"
         yield place, "method.html", own | {
             "line": line, "row": bar, "titles": titles,
+            "lives_before": [one.span for one in page.lifelines if one.id == line.id and one is not line],
             "ablations": [row for row in measured if line.id in row["methods"]],
             "without": [row for row in store.attempts if _is_without(row, page, line)],
         }  # fmt: skip

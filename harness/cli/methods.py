@@ -127,7 +127,7 @@ def _evidence(known: Store, board: str, name: str) -> dict[str, Any]:
 
 
 def _one(found: list[Lifeline], name: str, board: str) -> Lifeline:
-    for line in found:
+    for line in reversed(found):  # of a method that came back the present life
         if line.id == name:
             return line
     near = [line.id for line in found if name.lower() in line.id or name.lower() in line.name.lower()]

@@ -295,6 +295,16 @@ def test_lifelines_of_a_small_history() -> None:
     assert by_id["new"].span.people == ["@a", "@b"]
 
 
+def test_a_method_that_comes_back_has_two_lives() -> None:
+    history = [record(n, f"2025-01-0{n}", ["@a"]) for n in range(1, 7)]
+    rows = [method("muon", 2, 3), method("soap", 3, 5, replaces=["muon"]), method("muon", 5, None, replaces=["soap"])]
+    first, between, second = lifelines(rows, history)
+    assert (first.kin, between.kin, second.kin) == (["soap", "muon"], ["muon"], [])
+    assert (first.span.records, second.span.records) == ([], [6])
+    assert first.line.records == [3, 4, 5, 6] and second.line.records == [6]
+    assert second.line.introduced.record == 5
+
+
 def test_lifelines_know_nothing_of_the_days_after() -> None:
     history = [record(n, f"2025-01-0{n}", ["@a"]) for n in range(1, 7)]
     rows = [method("old", 1, 4), method("new", 4, None, replaces=["old"])]
