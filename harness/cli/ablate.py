@@ -60,7 +60,15 @@ def ablate(
     sets = [require_droppable(submission, named)] if named else [[name] for name in droppable(submission)]
     if not sets:
         raise UserError(f"{found.id}: declares no method that is on", "there is nothing to drop")
-    waiting = {tuple(names): None if again else ablation_under_way(folder, names, fingerprint()) for names in sets}
+    waiting = {tuple(names): ablation_under_way(folder, names, fingerprint()) for names in sets}
+    for names, begun in waiting.items():
+        if begun is None or not (begun.folder / VERDICT).exists():
+            continue  # what has been stopped goes on, --again or not
+        if again:
+            waiting[names] = None
+        elif begun.plan.deciding.sequence.maximum != pairs and not as_json:
+            most = begun.plan.deciding.sequence.maximum
+            output.note(f"{', '.join(names)}: raced before with at most {most} pairs; --again races it anew")
     if any(campaign is None or not (campaign.folder / VERDICT).exists() for campaign in waiting.values()):
         require_ready_machine(hardware_class(where.hardware))
     new = [names for names, campaign in waiting.items() if campaign is None]

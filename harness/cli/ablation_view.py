@@ -27,7 +27,12 @@ def print_ablations(record: str, found: Sequence[Ablation]) -> None:
 def _row(ablation: Ablation) -> tuple[str, ...]:
     saved, shared = ablation.saved, f" ({ablation.shared_lines})" if ablation.shared_lines else ""
     # Both arms read the same tokens a step, so tokens per second say what a step takes.
-    step = "" if ablation.speed is None else f"{100 * (1 / ablation.speed.ratio - 1):+.1f}%"
+    with_it, without_it = ablation.step_seconds, ablation.step_seconds_without
+    step = ""
+    if ablation.speed is not None:
+        step = f"{100 * (1 / ablation.speed.ratio - 1):+.1f}%"
+    elif with_it is not None and without_it is not None:  # the task counts steps
+        step = f"{100 * (with_it / without_it - 1):+.1f}%"
     return (
         ", ".join(ablation.dropped), str(ablation.word), interval(ablation.ratio) if ablation.ratio else "",
         f"{ablation.lines}{shared}", output.fixed(saved and saved.seconds, 2),

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.paths import SUBMISSIONS
 
 if TYPE_CHECKING:
-    from harness.evidence.reverts import Change
+    from harness.evidence.reverts import Change, Revert
     from harness.evidence.sides import Where
     from harness.submission import Submission
     from harness.tuning.dispatch import Place
@@ -54,7 +54,7 @@ def revert(
     from harness.core.task import hardware_class
     from harness.evidence.arms import submission_folder
     from harness.evidence.records import load_record, reigning, submission_of_record
-    from harness.evidence.reverts import candidate_of
+    from harness.evidence.reverts import candidate_of, take_up
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
     from harness.submission import load_submission
@@ -76,11 +76,12 @@ def revert(
     made = candidate_of(change, into, where.hardware, tell)
     tell(f"candidate: {made}")
     parent = submission_of_record(folder)
+    kept = take_up(made, trials, tune or [])
     if trials is not None:
         place = Place(load_submission(made, parent.task), hardware_class(where.hardware), data_dir, runs_dir, workers)
         plan = Plan(trials, found.seconds, tune or [])
-        _retune(made, parent, place, plan, least_spread(where), silent=as_json)
-    verdict = attempt(load_submission(made, parent.task), str(made), where, Places(data_dir, runs_dir), silent=as_json)
+        _retune(kept, parent, place, plan, least_spread(where), silent=as_json)
+    verdict = attempt(load_submission(made, parent.task), made.name, where, Places(data_dir, runs_dir), silent=as_json)
     if not as_json:
         output.line(_said(change, verdict.verdict.value == "record"))
 
@@ -104,14 +105,14 @@ def _change(folder: Path, dropped: list[str], added: list[str], source: str | No
     return Change(folder, (), tuple(dict.fromkeys(added)), other)
 
 
-def _retune(folder: Path, parent: Submission, place: Place, plan: Plan, spread: float, silent: bool) -> None:
+def _retune(kept: Revert, parent: Submission, place: Place, plan: Plan, spread: float, silent: bool) -> None:
     """Retunes the candidate once; the digest that it then has says that it is done. Exits with 130 after Ctrl-C."""
-    from harness.evidence.reverts import newly_asked, read_revert, write_revert
+    from harness.evidence.reverts import newly_asked, write_revert
     from harness.submission import load_submission
     from harness.tuning.protocol import protocol_path
     from harness.tuning.retune import retune
 
-    kept = read_revert(folder)
+    folder = place.submission.folder
     if kept.retuned == place.submission.digest:
         return
     if not plan.names and not protocol_path(folder).exists():
@@ -127,10 +128,13 @@ def _retune(folder: Path, parent: Submission, place: Place, plan: Plan, spread: 
     except KeyboardInterrupt:
         output.note("stopped; the same command goes on")
         raise typer.Exit(output.INTERRUPTED) from None
-    write_revert(folder, kept.model_copy(update={"retuned": load_submission(folder, place.submission.task).digest}))
+    retuned = load_submission(folder, place.submission.task)
+    write_revert(folder, kept.model_copy(update={"retuned": retuned.digest}))
     if not silent:
-        settings = ", ".join(f"{name} = {value}" for name, value in done.changed.items()) or "as it was"
-        output.note(f"retuned in {done.trials} trials: {settings}; {done.budget:,} steps, {done.budget_runs} runs")
+        before, now = parent.hparams([]), retuned.hparams([])
+        changed = [f"{name} = {value}" for name, value in now.items() if before.get(name) != value]
+        said = ", ".join(changed) or "as it was"
+        output.note(f"retuned in {done.trials} trials and {done.budget_runs} runs for the budget: {said}")
 
 
 def _said(change: Change, won: bool) -> str:

@@ -74,7 +74,7 @@ def new_notes(
     parts = [
         f"# {record.title}\n\n`{record.id}`, by {', '.join(record.authors)}.",
         f"## What changed\n\n{_changes(record, hparams, before)}",
-        f"## Why it should help\n\n{_reason(record)}",
+        f"## Why it should help\n\n{_reason(record, hparams, before)}",
         f"## Launch\n\n{_commands(record)}",
         f"## Result\n\n{figures(record)}",
         f"## What else was tried\n\n{_others(record, tried, same)}",
@@ -112,14 +112,17 @@ def _shown(value: Value | None) -> str:
     return "not there" if value is None else str(value)
 
 
-def _reason(record: Record) -> str:
+def _reason(record: Record, hparams: dict[str, Value], before: Before | None) -> str:
     """Of a record that only drops methods the race itself is the reason; others are for their authors."""
-    if record.ratio is not None and record.methods_dropped and not record.methods_added:
+    if record.ratio is not None and before and record.methods_dropped and not record.methods_added:
         names = ", ".join(f"`{name}`" for name in record.methods_dropped)
-        return (
-            f"A method must pay for itself. Raced against its parent, the record without {names} takes "
-            f"1/{record.ratio.ratio:.4f} of the time to the same loss, so {names} cost more than it gave."
-        )
+        score = "time" if record.steps is None else "steps"
+        retuned = any(before.hparams.get(name, value) != value for name, value in hparams.items())
+        share = f"1/{record.ratio.ratio:.4f} of the {score} to the same loss"
+        raced = "A method must pay for itself. Raced against its parent, the record without"
+        if retuned:
+            return f"{raced} {names} takes {share} once what is left is tuned for itself."
+        return f"{raced} {names} takes {share}, so {names} cost more than it gave."
     return "For the authors: why this should make training faster, and what would have shown that it does not."
 
 

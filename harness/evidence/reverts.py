@@ -33,13 +33,18 @@ TITLE_CHARACTERS = 120
 
 
 class Revert(Strict):
-    """revert.json: what a candidate was made from. `retuned` is the submission's digest once that is done."""
+    """revert.json: what a candidate was made from.
+
+    `trials`, `tuned`: how what is left is retuned, where it is; `retuned`: the submission's digest once that is done.
+    """
 
     schema_version: Literal[1] = 1
     record: Text
     dropped: list[Text]
     added: list[Text]
     source: Digest  # of what a loss depends on besides hyperparameters
+    trials: int | None = None
+    tuned: list[Text] = []
     retuned: Digest | None = None
 
 
@@ -140,7 +145,7 @@ def constants_left(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> l
         for name, content in after.items()
         if name.endswith(".py")
         for number, line in enumerate(content.splitlines(), start=1)
-        if b"False" in line and line not in before[name].splitlines()
+        if b"False" in line and line.strip() not in map(bytes.strip, before[name].splitlines())
     ]
 
 
@@ -201,6 +206,19 @@ def _written(files: Mapping[str, bytes], folder: Path, task: Task) -> Submission
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return load_submission(folder, task)
+
+
+def take_up(folder: Path, trials: int | None, tuned: Sequence[str]) -> Revert:
+    """revert.json of a candidate, with how it is to be retuned. Raises UserError where it was begun in another way."""
+    kept = read_revert(folder)
+    if kept.trials is None and kept.retuned is None and trials is not None:
+        kept = kept.model_copy(update={"trials": trials, "tuned": list(tuned)})
+        write_revert(folder, kept)
+    if (kept.trials, kept.tuned) != (trials, list(tuned)):
+        names = "".join(f" --tune {name}" for name in kept.tuned)
+        what = f"{folder}: is retuned with --trials {kept.trials}{names}"
+        raise UserError(what, "give the same, or choose another folder for another candidate: --into")
+    return kept
 
 
 def read_revert(folder: Path) -> Revert:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.bundle import write_atomically
 from harness.errors import UserError
-from harness.submission import Hparam, Submission, Value, load_submission
+from harness.submission import Hparam, Submission, load_submission
 from harness.tuning.adopt import adopt, with_defaults
 from harness.tuning.budget import BudgetSearch
 from harness.tuning.dispatch import Place
@@ -34,7 +34,8 @@ class Plan:
     """What is to be retuned, within how many trials; `seconds`: what a run takes, for the estimate.
 
     `names`: the hyperparameters, which must lie on a scale. Where there are none it is those of `fresh` that do, which
-    trained nothing before; and where there are none of these either, all that do.
+    trained nothing before; and where there are none of these either, all that do but those at the low end of their
+    range, where most are off.
     """
 
     trials: int
@@ -45,9 +46,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Retuned:
-    """The hyperparameters that were changed, the budget that was found, and the trials and runs that it took."""
+    """The budget that was found, and the trials and runs that it took."""
 
-    changed: dict[str, Value]
     budget: int
     trials: int
     budget_runs: int
@@ -70,13 +70,13 @@ def retune(
         write_atomically(path, text)
     tuning = Tuning(submission)
     tuning.run(tuning.stages(), place, lambda progress: tell(progress.trial))
-    _, changed = adopt(tuning)
+    adopt(tuning)
     adopted = load_submission(folder, task)
     search = BudgetSearch(adopted, BUDGET, least_spread=least_spread)
     found = search.run(_with(place, adopted), tell)
     manifest = folder / "submission.toml"
     write_atomically(manifest, with_defaults(manifest.read_text(encoding="utf-8"), {BUDGET: found.budget}, manifest))
-    return Retuned(changed, found.budget, len(tuning.table.trials), found.runs)
+    return Retuned(found.budget, len(tuning.table.trials), found.runs)
 
 
 def protocol_text(submission: Submission, plan: Plan) -> str:
@@ -91,7 +91,8 @@ def protocol_text(submission: Submission, plan: Plan) -> str:
         what = f"{submission.folder}/submission.toml: {', '.join(odd) or 'no hyperparameter'} can be varied on a scale"
         known = f"there are {', '.join(possible)}" if possible else "leave --trials out"
         raise UserError(what if not odd else what.replace(" can ", " cannot "), f"name numbers with a range: {known}")
-    names = plan.names or [name for name in possible if name in plan.fresh] or possible
+    on = [name for name in possible if declared[name].default != declared[name].low]
+    names = plan.names or [name for name in on if name in plan.fresh] or on
     knobs = {name: _box(name, declared[name]) for name in possible if name in names}
     if not isinstance(submission.hparams([]).get(BUDGET), int):
         raise UserError(f"{submission.folder}/submission.toml: no [hparams.{BUDGET}]", "declare it: it is the budget")
@@ -116,16 +117,18 @@ def _is_on_a_scale(hparam: Hparam) -> bool:
 def _box(name: str, hparam: Hparam) -> list[str]:
     """The lines of a knob: where it is searched, about the declared value and inside the declared range.
 
-    The decay of a moving average, which its name tells, is searched by how far it is from 1.
+    The decay of a moving average, which its name tells, is searched by how far it is from 1; what is small in its range
+    by factors, whether or not its table says `log`.
     """
     assert hparam.low is not None and hparam.high is not None and isinstance(hparam.default, float)
     here = hparam.default
-    if hparam.log:
+    reach = SHARE * (hparam.high - hparam.low)
+    averages = any(word in name for word in ("beta", "momentum")) and here < hparam.high < 1
+    if hparam.log or (not averages and 0 < here < hparam.low + reach):
         scale, below, above = "log", here / FACTOR, here * FACTOR
-    elif any(word in name for word in ("beta", "momentum")) and here < hparam.high < 1:
+    elif averages:
         scale, below, above = "complement", 1 - (1 - here) * FACTOR, 1 - (1 - here) / FACTOR
     else:
-        reach = SHARE * (hparam.high - hparam.low)
         scale, below, above = "linear", here - reach, here + reach
     low, high = max(hparam.low, below), min(hparam.high, above)
     return [f'scale = "{scale}"', f"low = {low!r}", f"high = {high!r}"]

@@ -72,6 +72,16 @@ def test_what_is_finished_is_not_raced_again_unless_asked(record: Board) -> None
     assert len(ablations_of(history(record.where)[0])) == 2
 
 
+def test_what_is_raced_again_is_gone_on_with(record: Board) -> None:
+    ablate(record, "--method", "ballast")
+    usual = record.runner.outcome
+    record.runner = FakeRunner(lambda request: Given("interrupted") if request.facts["number"] == 3 else usual(request))
+    assert record.invoke("ablate", RECORD, "--method", "ballast", "--again").exit_code == 130
+    record.runner = FakeRunner(usual)
+    ablate(record, "--method", "ballast", "--again")
+    assert len(ablations_of(history(record.where)[0])) == 2
+
+
 def test_several_methods_are_dropped_together(record: Board) -> None:
     (found,) = ablate(record, "--drop", "ballast,momentum", "--pairs", 6)["ablations"]
     assert found["dropped"] == ["momentum", "ballast"]

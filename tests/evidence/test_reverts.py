@@ -109,6 +109,8 @@ def test_what_is_left_is_retuned_once(loaded: Board, monkeypatch: pytest.MonkeyP
     assert done.exit_code == 0, done.exception
     assert len(workers.orders) == trials
     assert "ballast: dropped by the new record" in done.stdout
+    other = loaded.invoke(*words[:4], "--trials", 17, *words[6:])
+    assert isinstance(other.exception, UserError) and "is retuned with --trials 16 --tune lr" in other.exception.message
     second = history(loaded.where)[1]
     notes = (second / "notes.md").read_text()
     assert "- hyperparameter `steps`: 30 before, " in notes and "- hyperparameter `lr`: 50.0 before, " in notes
