@@ -64,6 +64,8 @@ def budget(
         f"smallest budget: {name} = {found.budget:,} (standard error {found.relative_error:.1%}), where the mean loss "
         f"is {found.mean:.4f}: target {target:.4f} less margin {found.margin:.4f}"
     )
+    if adopt:
+        output.line(f"declared now: {name} = {found.budget}")
     output.line(
         f"from {found.runs} runs: standard deviation of a run {found.spread:.4f}, "
         f"slope {slope.nats_per_efold:.3f} +- {slope.standard_error:.3f} nats per e-fold of the budget"

@@ -28,16 +28,19 @@ def tune(
     """Tune a submission after its protocol. Stop it at any time; the same command goes on."""
     from harness.core.task import hardware_class, load_task
     from harness.submission import load_submission
+    from harness.tuning.adopt import best_finalist
     from harness.tuning.dispatch import Place
+    from harness.tuning.protocol import ABOUT_DECLARED
     from harness.tuning.tune import Tuning
 
     folder = options.submission_folder(submission)
-    tuning = Tuning(load_submission(folder, load_task(task) if task else None))
+    own_task = load_task(task) if task else None
+    tuning = Tuning(load_submission(folder, own_task))
     if report or adopt:
         if adopt:
             _adopt(tuning)
         if report:
-            _report(tuning)
+            _report(Tuning(load_submission(folder, own_task)))  # of what is declared now
         return
     place = Place(tuning.submission, hardware_class(hardware), data_dir, runs_dir, workers)
     place.cores()
@@ -46,11 +49,22 @@ def tune(
     if plan:
         return
     try:
-        tuning.run(stages, place, _print_progress)
+        if first := [name for name in stages if name not in ABOUT_DECLARED]:
+            tuning.run(first, place, _print_progress)
+        leader = best_finalist(tuning)
+        last = [name for name in stages if name in ABOUT_DECLARED]
+        waits = bool(first and last and leader and leader.hparams != tuning.design.point({}))
+        if last and not waits:
+            tuning.run(last, place, _print_progress)
     except KeyboardInterrupt:
         output.note("stopped; the same command goes on")
         raise typer.Exit(130) from None
     _print_best(tuning)
+    if waits:
+        output.note(
+            f"{', '.join(last)} wait: they are about the declared point, which is not the best finalist. Declare that "
+            f"with speedrun tune {submission} --adopt; then the same command goes on"
+        )
 
 
 def _adopt(tuning: Tuning) -> None:
@@ -93,8 +107,9 @@ def _print_best(tuning: Tuning) -> None:
     from harness.tuning.design import best
     from harness.tuning.equal_budget import equal_budget, sentence
 
+    declared = tuning.design.point({})
     for trial in best(tuning.table.of_stage("search"), 1):
-        changed = {name: value for name, value in trial.job.hparams.items() if value != tuning.design.declared[name]}
+        changed = {name: value for name, value in trial.job.hparams.items() if value != declared[name]}
         settings = " ".join(f"--set {name}={value}" for name, value in changed.items())
         output.line(f"best of the search: {trial.val_loss:.4f}, number {trial.job.number}: {settings or 'as declared'}")
     if found := equal_budget(tuning):

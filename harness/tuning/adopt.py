@@ -17,20 +17,26 @@ from harness.tuning.tune import Tuning
 def adopt(tuning: Tuning) -> tuple[Finalist, dict[str, Value]]:
     """Declares the finalist of the lowest mean loss; returns it with the values that changed. Raises UserError.
 
-    Only finalists of the declared budget count: one that read more tokens has a lower loss for that alone. The budget
-    stays as declared, so that steps change only where the tokens of a step do.
+    Only finalists of the full budget count: one that read more tokens has a lower loss for that alone. The declared
+    budget stays, so that steps change only where the tokens of a step do.
     """
     design, steps = tuning.design, tuning.protocol.budget.steps
-    budget = design.tokens(design.declared)
-    candidates = [f for f in finalists(design, tuning.table) if same_budget(design.tokens(f.hparams), budget)]
-    if not candidates:
+    chosen = best_finalist(tuning)
+    if chosen is None:
         remedy = "run speedrun tune with --stage finalists first"
-        raise UserError(f"{tuning.table.path}: no finalist has run on every seed at the declared budget", remedy)
-    chosen = candidates[0]
-    point = design.point({name: value for name, value in chosen.hparams.items() if name != steps})
+        raise UserError(f"{tuning.table.path}: no finalist has run on every seed at the full budget", remedy)
+    point = {**design.declared, **chosen.hparams}
+    point[steps] = design.steps_for(design.tokens(design.declared), point)
     changed = {name: value for name, value in point.items() if value != design.declared[name]}
     declare(tuning.submission, changed)
     return chosen, changed
+
+
+def best_finalist(tuning: Tuning) -> Finalist | None:
+    """The finalist of the lowest mean loss among those of the full budget."""
+    design, ran = tuning.design, finalists(tuning.design, tuning.table)
+    full = (one for one in ran if same_budget(design.tokens(one.hparams), design.full_tokens))
+    return next(full, None)
 
 
 def declare(submission: Submission, values: Mapping[str, Value]) -> None:

@@ -38,8 +38,7 @@ class Design:
         rule = self.protocol.budget
         hparams = {**self.declared, **{name: _like(self.declared[name], value) for name, value in changes.items()}}
         if rule.steps not in changes:
-            tokens = budget * self.tokens(self.declared)
-            hparams[rule.steps] = round(tokens / math.prod(_whole(hparams[n]) for n in rule.tokens_per_step))
+            hparams[rule.steps] = self.steps_for(budget * self.full_tokens, hparams)
         for name, hparam in self.submission.manifest.hparams.items():
             problem = hparam.problem_with(hparams[name])
             if problem:
@@ -48,6 +47,15 @@ class Design:
                     f"widen the range of [hparams.{name}], or make the step of [knobs.{name}] smaller",
                 )
         return hparams
+
+    @property
+    def full_tokens(self) -> int:
+        """The tokens of a trial of the full budget."""
+        return self.protocol.budget.tokens or self.tokens(self.declared)
+
+    def steps_for(self, tokens: float, hparams: Hparams) -> int:
+        """The steps that read so many tokens, by the tokens a step of these hyperparameters."""
+        return round(tokens / math.prod(_whole(hparams[name]) for name in self.protocol.budget.tokens_per_step))
 
     def tokens(self, hparams: Hparams) -> int:
         """The tokens that a trial reads."""

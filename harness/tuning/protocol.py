@@ -24,6 +24,7 @@ DIGITS = 3  # significant digits of a value that is tried
 
 StageName = Literal["scout", "search", "finalists", "curves", "pairs", "checks", "confirm"]
 STAGES: tuple[StageName, ...] = ("scout", "search", "finalists", "curves", "pairs", "checks", "confirm")
+ABOUT_DECLARED: tuple[StageName, ...] = ("curves", "pairs", "checks", "confirm")  # worth nothing about another point
 
 
 class Knob(Strict):
@@ -156,13 +157,16 @@ class Stages(Strict):
 
 
 class Budget(Strict):
-    """What is held fixed: tokens. `steps` times the hyperparameters in `tokens_per_step` stays as declared.
+    """What is held fixed: tokens, `steps` times the hyperparameters in `tokens_per_step`.
 
-    `seconds` is what one trial of the full budget takes on one core with set-up and judging, for the first estimate.
+    `tokens` of a full trial; without it those of the declared point. It keeps a tuning one tuning when afterwards
+    `speedrun budget` declares fewer steps. `seconds` is what one trial of the full budget takes on one core with
+    set-up and judging, for the first estimate.
     """
 
     steps: str = "steps"
     tokens_per_step: list[str] = []
+    tokens: int | None = Field(default=None, gt=0)
     seconds: float = Field(gt=0)
 
 

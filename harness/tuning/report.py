@@ -70,8 +70,9 @@ class Report:
         """Writes the report and its plots into the tuning folder; returns the report's path."""
         scouts, search = self._table.of_stage("scout"), self._table.of_stage("search")
         write_atomically(self._folder / TUNING_PLOT, plots.tuning_curve(scouts, search))
-        knobs = self._protocol.knobs
-        write_atomically(self._folder / CURVES_PLOT, plots.one_knob_curves(self._curves, knobs, self._noise))
+        if self._curves:
+            curves = plots.one_knob_curves(self._curves, self._protocol.knobs, self._noise)
+            write_atomically(self._folder / CURVES_PLOT, curves)
         path = self._folder / REPORT_FILE
         write_atomically(path, self.text())
         return path
@@ -159,6 +160,8 @@ class Report:
 
     def _confirmation(self) -> str:
         found = confirmation(self._design, self._table)
+        if found is None and self._protocol.stages.confirm is None:
+            return ""
         head = "## Confirmation\n\nThe declared point on seeds that no other point was ever run on.\n\n"
         return head + (NOT_RUN if found is None else _confirmed(found))
 
@@ -209,6 +212,9 @@ class Report:
         return head + table(("mean", "sd", "n", *(f"`{name}`" for name in names), ""), rows)
 
     def _curves_section(self) -> str:
+        stage = self._protocol.stages.curves
+        if stage is None:
+            return ""
         rows = []
         for c in self._curves:
             p = c.parabola
@@ -216,25 +222,25 @@ class Report:
             fit = ("", "", "") if p is None else (_value(p.value), f"{p.curvature:.4f}", f"{p.left:.4f}")
             rows.append((f"`{c.name}`", _losses_by_value(c), best, _where(c), *fit))
         columns = ("knob", "value: mean loss", "best", "", "x\\*", "κ", "y₀ - L\\*")
-        difference = "" if self._noise is None else self._difference()
         return (
             "## One-knob curves\n\nFull budget, everything else as declared.\n\n"
             f"![Loss against each knob]({CURVES_PLOT})\n\n{table(columns, rows)}\n\n"
             "x\\*, κ (per step squared) and y₀ - L\\* (what is left on the table) are those of the parabola through "
             "the declared point and its neighbours, where its lowest point lies between them. Open circles: a run "
-            f"failed there.{difference}"
+            f"failed there.{self._difference(stage.seeds)}"
         )
 
-    def _difference(self) -> str:
-        stage = self._protocol.stages.curves
-        assert self._noise is not None
-        seeds = stage.seeds if stage else 1
+    def _difference(self, seeds: int) -> str:
+        if self._noise is None:
+            return ""
         return (
             f" Two means over the same {seeds} seeds differ by more than noise when they are "
             f"{smallest_difference(self._noise, seeds):.4f} apart (two standard errors)."
         )
 
     def _pairs(self) -> str:
+        if self._protocol.stages.pairs is None:
+            return ""
         parts = ["## 3 x 3 checks", "Mean loss; the declared point is in the middle, the lowest is bold."]
         for g in self._grids:
             means = [point.mean for row in g.points for point in row if point.mean is not None]
@@ -247,11 +253,15 @@ class Report:
         return "\n\n".join(parts if self._grids else [parts[0], NOT_RUN])
 
     def _checks_section(self) -> str:
+        stage = self._protocol.stages.checks
+        if stage is None:
+            return ""
         rows = []
         for c in self._checks:
             better = "" if c.better is None else f"better: {_value(c.better)}"
             rows.append((f"`{c.name}`", _value(c.values[c.declared]), _losses_by_value(c), better))
-        head = "## Checks of knobs that were not searched\n\nOne step down and up, or every listed value.\n\n"
+        what = f"One step down and up, or every listed value.{self._difference(stage.seeds)}"
+        head = f"## Checks of knobs that were not searched\n\n{what}\n\n"
         return head + (table(("knob", "declared", "value: mean loss", ""), rows) if rows else NOT_RUN)
 
     @property

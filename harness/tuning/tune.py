@@ -92,7 +92,7 @@ class Tuning:
 
     def seconds_of_full_run(self) -> float:
         """Median wall-clock seconds of the trials at the full budget so far, or what the protocol expects."""
-        full = self.design.declared[self.protocol.budget.steps]
+        full = self.design.point({})[self.protocol.budget.steps]
         seconds = [t.seconds for t in self.table.trials if t.job.hparams[self.protocol.budget.steps] == full]
         return statistics.median(seconds) if seconds else self.protocol.budget.seconds
 

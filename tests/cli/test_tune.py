@@ -103,3 +103,35 @@ def test_the_smallest_budget_is_one_object(toy: Toy, tmp_path: Path, monkeypatch
     assert load_submission(folder, toy.task).hparams([])["steps"] == 30
     adopted = CliRunner().invoke(app, [*verb, "--adopt"], catch_exceptions=False)
     assert adopted.exit_code == 0 and load_submission(folder, toy.task).hparams([])["steps"] == said["budget"]
+
+
+CHECKED = """
+[stages.finalists]
+points = 1
+seeds = 1
+
+[stages.checks]
+knobs = ["lr"]
+seeds = 1
+"""
+
+
+def test_checks_wait_until_the_best_finalist_is_declared(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def say(order: Order) -> str:
+        lr = float(dict(setting.split("=") for setting in order.settings)["lr"])
+        return answer(3.9 + abs(math.log(lr / 20)))
+
+    workers = FakeWorkers(monkeypatch, say)
+    folder = write_tuning(toy, tmp_path / "bigram", PROTOCOL + CHECKED).folder
+
+    def tune(*arguments: str) -> str:
+        return CliRunner().invoke(app, command(toy, folder, "tune", *arguments)[3:], catch_exceptions=False).output
+
+    said = " ".join(tune().split())
+    assert "checks wait: they are about the declared point, which is not the best finalist" in said
+    assert len(workers.orders) == 2 + 2 + 2  # scouts, search, the declared point and the best of the search
+    assert "declared now: lr = " in tune("--adopt")
+    assert "checks wait" not in tune()
+    assert len(workers.orders) == 2 + 2 + 2 + 3

@@ -100,6 +100,14 @@ def test_tokens_are_held_fixed(baseline: Design) -> None:
     assert baseline.point({}, budget=0.5)["steps"] == steps // 2
 
 
+def test_a_budget_that_was_adopted_leaves_the_tuning_as_it_was(baseline: Design) -> None:
+    budget = baseline.protocol.budget.model_copy(update={"tokens": baseline.tokens(baseline.declared)})
+    later = Design(baseline.submission, baseline.protocol.model_copy(update={"budget": budget}))
+    later.declared = {**later.declared, "steps": 1400}
+    assert later.point({}) == baseline.declared
+    assert later.point({"batch": 16}) == baseline.point({"batch": 16})
+
+
 def test_scouts_are_the_same_every_time_and_fill_the_box(baseline: Design) -> None:
     jobs = scouts(baseline)
     assert jobs == scouts(baseline)

@@ -277,7 +277,7 @@ def test_a_budget_that_was_adopted_stays(made_up: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made_up, tmp_path / "gcide"))
     before = fresh(folder)
     declare(before.submission, {"steps": 1500})
-    with pytest.raises(UserError, match="at the declared budget"):
+    with pytest.raises(UserError, match="at the full budget"):
         adopt(fresh(folder))
     after = fresh(folder)
     for seed in after.design.seeds("finalists", 4):
