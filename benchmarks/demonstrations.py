@@ -17,8 +17,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +27,20 @@ from harness.campaign import Request, run_once
 from harness.core.task import hardware_class
 from harness.evidence.calibration import calibration_for
 from harness.evidence.folder import PLAN, RUNS, VERDICT, read_campaign
+from harness.evidence.race import rules_of
+from harness.evidence.series import machine_name
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.machine import fingerprint
-from harness.paths import BASELINES, DATA
+from harness.paths import BASELINES, DATA, ROOT
 from harness.paths import RUNS as RUNS_DIR
-from harness.statistics import Interval, Pair, RacePlan, Slope, TimedRun, Verdict, decide, sequential_plan
+from harness.statistics import Interval, Pair, RacePlan, Slope, Stop, TimedRun, Verdict, decide, sequential_plan
+from harness.submission import load_submission
 
 HARDWARE = "cpu-1thread"
 BASELINE = BASELINES / "adamw" / "gcide"
 KEPT = Path(__file__).parent / "results" / "demonstrations"
+SAME = KEPT / "same.jsonl"
 WORK = RUNS_DIR / "demonstrations"
 SPEEDRUN = str(Path(sys.executable).with_name("speedrun"))
 RELABELLINGS = 5_000
@@ -53,77 +57,103 @@ WASTE = [
 
 @dataclass(frozen=True)
 class Run:
-    """One run of `same`, in the order in which they were done."""
+    """One run of `same`, in the order in which they were done; one that failed has no loss.
+
+    lost_seconds: those that others had of its core.
+    """
 
     run_id: str
+    submission: str
+    machine: str
     seed: int
-    seconds: float
-    val_loss: float
-    tokens: int
+    seconds: float | None
+    val_loss: float | None
+    tokens: int | None
+    lost_seconds: float | None
+
+    @property
+    def timed(self) -> TimedRun | None:
+        if self.seconds is None or self.val_loss is None or self.tokens is None:
+            return None
+        return TimedRun(self.seconds, self.val_loss, self.tokens)
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A race with what must come of it; `wasteful` and `baseline` name the arms."""
+    """A race with what must come of it, in words and as a test; `wasteful` and `baseline` name the arms."""
 
     candidate: str
     reference: str
     options: tuple[str, ...]
     expected: str
+    came_out: Callable[[CampaignVerdict], bool]
+
+
+def is_record(found: CampaignVerdict) -> bool:
+    return found.verdict is Verdict.RECORD
+
+
+def is_equal(found: CampaignVerdict) -> bool:
+    ratio = found.equal_loss
+    return not is_record(found) and ratio is not None and ratio.low <= 1 <= ratio.high
+
+
+def is_slower(found: CampaignVerdict) -> bool:
+    return found.equal_loss is not None and found.equal_loss.high < 1
 
 
 RACES = {
     "fewer-steps": Demonstration(
         "baseline", "baseline", ("--set", "steps={fewer}"),
-        "5% fewer steps: raw ratio near 1.05, interval at equal loss around 1, no record",
+        "5% fewer steps: raw ratio near 1.05, interval at equal loss around 1, no record", is_equal,
     ),
-    "waste": Demonstration("wasteful", "baseline", (), "5% of each step wasted: slower"),
-    "no-waste": Demonstration("baseline", "wasteful", (), "the waste taken out again: record"),
+    "waste": Demonstration("wasteful", "baseline", (), "5% of each step wasted: slower", is_slower),
+    "no-waste": Demonstration("baseline", "wasteful", (), "the waste taken out again: record", is_record),
     "undertuned": Demonstration(
         "baseline", "baseline", ("--reference-set", "matrix_lr={low}"),
-        "against itself with a quarter of the matrices' learning rate: record",
+        "against itself with a quarter of the matrices' learning rate: record", is_record,
     ),
 }  # fmt: skip
 
 
 def same(count: int) -> None:
     """Runs the baseline until there are `count` runs of its present source."""
-    from harness.submission import load_submission
-
     submission = load_submission(BASELINE)
-    path = KEPT / "same.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while len(runs := same_runs(path)) < count:
-        finished = run_once(Request(submission, hardware_class(HARDWARE), DATA, WORK / "same"))
-        record = finished.record
-        if record.val_loss is None or record.seconds is None or record.tokens is None:
-            raise SystemExit(f"error: {finished.folder}: {record.message}")
-        run = Run(record.run_id, record.seed, record.seconds, record.val_loss, record.tokens)
-        with path.open("a") as file:
+    SAME.parent.mkdir(parents=True, exist_ok=True)
+    while len(runs := same_runs()) < count:
+        record = run_once(Request(submission, hardware_class(HARDWARE), DATA, WORK / "same")).record
+        run = Run(
+            record.run_id, submission.digest, machine_name(fingerprint()), record.seed, record.seconds,
+            record.val_loss, record.tokens, record.lost_seconds,
+        )  # fmt: skip
+        with SAME.open("a") as file:
             file.write(json.dumps(asdict(run)) + "\n")
-        print(f"{len(runs) + 1} of {count}: {run.val_loss:.4f} in {run.seconds:.2f} s", flush=True)
+        came = f"{run.timed.loss:.4f} in {run.timed.time:.2f} s" if run.timed else record.message
+        print(f"{len(runs) + 1} of {count}: {came}", flush=True)
 
 
-def same_runs(path: Path) -> list[Run]:
-    """The runs kept so far."""
-    return [Run(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
+def same_runs() -> list[Run]:
+    """The runs kept so far of the baseline as it is now."""
+    runs = [Run(**json.loads(line)) for line in SAME.read_text().splitlines()] if SAME.exists() else []
+    return [run for run in runs if run.submission == load_submission(BASELINE).digest]
 
 
 def race(name: str) -> None:
-    """Does a race, or goes on with it, and keeps it."""
+    """Does a race, or goes on with it, and keeps it. What was given up for futility goes on: how large is the loss?"""
     wanted, work = RACES[name], WORK / name
     words = {"baseline": "baseline", "wasteful": str(wasteful_copy())}
     arms = [words[wanted.candidate], words[wanted.reference], *(text.format(**values()) for text in wanted.options)]
     begun = sorted(work.glob(f"campaigns/*/{PLAN}"))
     command = ["resume", begun[-1].parent.name] if begun else ["race", *arms]
     subprocess.run([SPEEDRUN, *command, "--runs-dir", str(work)], check=True)
-    keep(sorted(work.glob(f"campaigns/*/{PLAN}"))[-1].parent, KEPT / name)
+    folder = sorted(work.glob(f"campaigns/*/{PLAN}"))[-1].parent
+    while (found := verdict_of(read_campaign(folder))) and found.stop is Stop.FUTILITY and not wanted.came_out(found):
+        subprocess.run([SPEEDRUN, "resume", folder.name, "--runs-dir", str(work)], check=True)
+    keep(folder, KEPT / name)
 
 
 def values() -> dict[str, str]:
     """What the options of the races are filled with, from what the baseline declares."""
-    from harness.submission import load_submission
-
     declared = load_submission(BASELINE).hparams([])
     steps, rate = declared["steps"], declared["matrix_lr"]
     return {"fewer": str(round(0.95 * float(steps))), "low": f"{float(rate) / 4:.6g}"}
@@ -143,6 +173,7 @@ def wasteful_copy() -> Path:
 
 def short(count: int) -> None:
     """Races a submission against itself on the seconds-sized task of the tests, `count` times."""
+    sys.path.insert(0, str(ROOT))  # the tests are not installed
     from tests.conftest import make_toy
     from tests.toy_submission import write_submission
 
@@ -177,24 +208,27 @@ def keep(campaign: Path, folder: Path) -> None:
 
 def report() -> None:
     """Prints the tables of what has been done so far."""
-    machine = fingerprint()
-    print(f"""# Races whose outcome is known beforehand
+    print("""# Races whose outcome is known beforehand
 
-`python benchmarks/demonstrations.py`, {machine.cpu}, torch {machine.packages["torch"]}; plan, runs and verdict of each
-race lie in benchmarks/results/demonstrations/. Ratios are reference over candidate, intervals one-sided at 99% over
-all looks.
+`python benchmarks/demonstrations.py`; plan, runs and verdict of each race lie in benchmarks/results/demonstrations/.
+Ratios are reference over candidate, intervals one-sided at 99% over all looks.
 """)
-    print("| race | must come out | verdict | pairs | at equal loss | tokens | speed | raw |")
-    print("|---|---|---|--:|---|---|---|--:|")
+    print("| race | must come out | did it | verdict | pairs | at equal loss | tokens | speed | raw | machine |")
+    print("|---|---|---|---|--:|---|---|---|--:|---|")
     for name, wanted in RACES.items():
         if not (KEPT / name / VERDICT).exists():
-            print(f"| {name} | {wanted.expected} | not measured | | | | | |")
+            print(f"| {name} | {wanted.expected} | | not measured | | | | | | |")
             continue
-        found = verdict_of(read_campaign(KEPT / name))
+        campaign = read_campaign(KEPT / name)
+        found = verdict_of(campaign)
         assert found is not None, "a race is kept when it has a verdict"
-        cells = [cell(found.equal_loss), cell(found.tokens), cell(found.speed), f"{found.raw or 0:.3f}"]
-        print(f"| {name} | {wanted.expected} | {found.verdict} | {found.pairs} | {' | '.join(cells)} |")
-    report_same(same_runs(KEPT / "same.jsonl"))
+        cells = [
+            name, wanted.expected, "yes" if wanted.came_out(found) else "no", str(found.verdict), str(found.pairs),
+            cell(found.equal_loss), cell(found.tokens), cell(found.speed), f"{found.raw or 0:.3f}",
+            campaign.plan.machine,
+        ]  # fmt: skip
+        print(f"| {' | '.join(cells)} |")
+    report_same(same_runs())
     report_short(
         [found for path in sorted(KEPT.glob(f"short/*/{PLAN}")) if (found := verdict_of(read_campaign(path.parent)))]
     )
@@ -208,32 +242,38 @@ def cell(interval: Interval | None) -> str:
 def report_same(runs: Sequence[Run]) -> None:
     """How often chance alone makes a record of the baseline's own runs."""
     print("\n## The baseline against itself, relabelled\n")
-    if len(runs) < 4:
-        print("Not measured.")
+    calibration, sequence = calibration_for(Where("gcide", HARDWARE)), sequential_plan()
+    if len(runs) < 2 * sequence.maximum:
+        print(f"Not measured: {len(runs)} runs, and a whole race takes {2 * sequence.maximum}.")
         return
-    calibration = calibration_for(Where("gcide", HARDWARE))
-    target = max(run.val_loss for run in runs) + 1.0  # the target is no obstacle here: only `faster` is tried
-    plan = RacePlan(1.0, sequential_plan(), calibration.loss_spread, calibration.log_ratio_spread)
+    timed = [run.timed for run in runs if run.timed]
+    losses, seconds = [run.loss for run in timed], [run.time for run in timed]
+    target = max(losses) + 1.0  # the target is no obstacle here: only `faster` is tried
+    plan = replace(rules_of(HARDWARE, sequence, calibration), minimum_ratio=1.0)
     found = relabelled(runs, plan, target, calibration.slope)
-    losses, seconds = [run.val_loss for run in runs], [run.seconds for run in runs]
-    print(f"""{len(runs)} runs, one after another: loss {np.mean(losses):.4f} (sd {np.std(losses, ddof=1):.4f}),
-seconds {np.mean(seconds):.2f} (sd {100 * np.std(seconds, ddof=1) / np.mean(seconds):.2f}%). Neighbours were made pairs,
-and which of the two is the candidate was drawn, {RELABELLINGS:,} times; each time pairs in random order were raced
-until the verdict, the least ratio being 1 and the target no obstacle.
+    lost = max((run.lost_seconds for run in runs if run.lost_seconds is not None), default=0.0)
+    spread = np.std(losses, ddof=1), 100 * np.std(seconds, ddof=1) / np.mean(seconds)
+    machines, count = ", ".join({run.machine for run in runs}), len(runs)
+    print(f"""{count} runs, one after another, {count - len(timed)} failed, on {machines}:
+loss {np.mean(losses):.4f} (sd {spread[0]:.4f}), seconds {np.mean(seconds):.2f} (sd {spread[1]:.2f}%);
+others had at most {lost:.1f} s of a run's core. Neighbours were made {count // 2} pairs, and which of the two is
+the candidate was drawn, {RELABELLINGS:,} times; each time {sequence.maximum} of the pairs in random order were raced
+until the verdict, the least ratio being 1 and the target no obstacle. Each run has a seed of its own here, where a
+race gives both runs of a pair the same: there is more noise, not less. Drawing takes away what depends on the order
+in a pair, and the pairs stay the same.
 """)
     print("| verdict | share |")
     print("|---|--:|")
     for verdict, times in found.most_common():
         print(f"| {verdict} | {times / RELABELLINGS:.2%} |")
-    print(
-        f"\nA record by chance may come in at most 1% of races; it came in {found[Verdict.RECORD] / RELABELLINGS:.2%}."
-    )
+    share = found[Verdict.RECORD] / RELABELLINGS
+    print(f"\nBy its plan a race makes a record by chance in at most 1%; of these relabellings {share:.2%} did.")
 
 
 def relabelled(runs: Sequence[Run], plan: RacePlan, target: float, slope: Slope) -> Counter[Verdict]:
     """The verdicts of races between the runs, with arms drawn by chance."""
     random = np.random.default_rng(0)
-    timed = [TimedRun(run.seconds, run.val_loss, run.tokens) for run in runs]
+    timed = [run.timed for run in runs]
     neighbours = list(zip(timed[::2], timed[1::2], strict=False))
     found: Counter[Verdict] = Counter()
     for _ in range(RELABELLINGS):
