@@ -1,6 +1,6 @@
 """What does a step of each optimizer of the first attempts cost, beside forward and backward pass?
 
-    python benchmarks/optimizer_steps.py
+    python benchmarks/optimizer_steps.py > benchmarks/results/optimizer_steps.md
 
 CPU time of one thread: cycles of steps of all arms in turn, on the gradients of one batch of random tokens. As some
 do more at every tenth step, each place in the cycle has its own 5% quantile, and their mean is shown.
@@ -35,6 +35,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Muon": ("gcide-muon", ()),
     "Muon, query, key and value as one": ("gcide-muon", ("qkv_parts=1",)),
     "Muon in float32": ("gcide-muon", ("muon_precision=float32",)),
+    "Muon of three iterations": ("gcide-muon", ("muon_iterations=3",)),
     "SOAP": ("gcide-soap", ()),
     "SOAP, new bases at every step": ("gcide-soap", ("refresh=1",)),
     "Shampoo": ("gcide-shampoo", ()),
@@ -107,6 +108,7 @@ def main() -> None:
                 arm.update_seconds.clear()
     passes = float(np.quantile([seconds for arm in arms.values() for seconds in arm.backward_seconds], 0.05))
     machine = fingerprint()
+    print("# What a step of an optimizer costs\n")
     print(f"`python benchmarks/optimizer_steps.py --cycles {arguments.cycles}` on {machine.cpu}, one thread, ", end="")
     print(f"torch {machine.packages['torch']}. Forward and backward pass: {1e3 * passes:.1f} ms.\n")
     print("| optimizer | ms a step | share of forward and backward |\n|---|--:|--:|")
