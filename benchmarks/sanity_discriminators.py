@@ -30,7 +30,7 @@ from harness.tuning.trials import Job, Trial, source_digest
 
 LOG = "sanity_discriminators.jsonl"
 BASELINE = BASELINES / "adamw" / "gcide"
-TEXTBOOK = SUBMISSIONS / "gcide-adamw-textbook"
+TEXTBOOK, NANOGPT = SUBMISSIONS / "gcide-adamw-textbook", SUBMISSIONS / "gcide-adamw-nanogpt"
 CLEAR = 2.0  # standard errors of a mean difference
 
 
@@ -73,11 +73,7 @@ class Run:
     run_id: str
 
 
-NANOGPT: dict[str, Value] = {
-    "lr": 6e-4, "beta2": 0.95, "weight_decay": 0.1, "decay_vectors": False, "warmup": 0.0033, "final_lr": 0.1,
-    "clip": 1.0,
-}  # fmt: skip
-NANOGPT_CHARACTERS = {**NANOGPT, "lr": 1e-3, "beta2": 0.99, "warmup": 0.02}
+CHARACTERS: dict[str, Value] = {"lr": 1e-3, "beta2": 0.99, "warmup": 0.02}
 ADAMW = "AdamW, the baseline"
 
 
@@ -97,8 +93,8 @@ def arms() -> list[Arm]:
         Arm(ADAMW, BASELINE, "as declared"),
         *(Arm(name, BASELINE, "a check", settings) for name, settings in of_baseline),
         Arm("AdamW, textbook", TEXTBOOK, "as declared"),
-        Arm("AdamW, nanoGPT", TEXTBOOK, "train.py of github.com/karpathy/nanoGPT", NANOGPT),
-        Arm("AdamW, nanoGPT for characters", TEXTBOOK, "its train_shakespeare_char.py", NANOGPT_CHARACTERS),
+        Arm("AdamW, nanoGPT", NANOGPT, "as declared"),
+        Arm("AdamW, nanoGPT for characters", NANOGPT, "its train_shakespeare_char.py", CHARACTERS),
         *(Arm(name, SUBMISSIONS / f"gcide-{name.lower()}", "as declared") for name in others),
     ]
 

@@ -1,7 +1,6 @@
 """Control: AdamW as textbooks use it, one learning rate for all parameters, on the model of the AdamW baseline.
 
 speedrun run gcide-adamw-textbook
-speedrun run gcide-adamw-textbook --set lr=6e-4 --set beta2=0.95      # and the rest of nanoGPT's settings
 """
 
 import math

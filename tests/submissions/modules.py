@@ -22,7 +22,7 @@ FINEWEB = [BASELINE, LLMC, MUON, KERNELS]
 
 GCIDE_BASELINE = BASELINES / "adamw" / "gcide"
 GCIDE = {method: SUBMISSIONS / f"gcide-{method}" for method in ("muon", "soap", "shampoo", "ademamix", "nadamw", "sgd")}
-TEXTBOOK = SUBMISSIONS / "gcide-adamw-textbook"
+TEXTBOOK, NANOGPT = SUBMISSIONS / "gcide-adamw-textbook", SUBMISSIONS / "gcide-adamw-nanogpt"
 
 # Hyperparameters at which a run takes seconds on a CPU. Three layers are no whole share of two ranks.
 TINY = {

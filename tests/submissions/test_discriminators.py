@@ -16,7 +16,7 @@ from harness.tuning.worker import Order
 from tests.submissions.modules import GCIDE_BASELINE
 from tests.tuning.fake_workers import FakeWorkers, answer
 
-GAINS = {"gcide-muon": 0.1, "gcide-soap": 0.11, "gcide-adamw-textbook": -0.3}
+GAINS = {"gcide-muon": 0.1, "gcide-soap": 0.11, "gcide-adamw-textbook": -0.3, "gcide-adamw-nanogpt": -0.3}
 
 
 @pytest.fixture(scope="module")

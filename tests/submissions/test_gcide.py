@@ -15,7 +15,16 @@ from harness.submission import load_submission
 from harness.tuning.design import Design
 from harness.tuning.protocol import load_protocol
 from tests.conftest import Toy
-from tests.submissions.modules import GCIDE, GCIDE_BASELINE, TEXTBOOK, load_module, manifest, settings, tiny_copy
+from tests.submissions.modules import (
+    GCIDE,
+    GCIDE_BASELINE,
+    NANOGPT,
+    TEXTBOOK,
+    load_module,
+    manifest,
+    settings,
+    tiny_copy,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -83,17 +92,18 @@ def test_without_its_method_a_submission_is_the_baseline(method: str) -> None:
     torch.testing.assert_close(found, right, rtol=0, atol=0)
 
 
-def test_the_textbook_adamw_is_the_baseline_at_one_rate_but_for_what_decays() -> None:
-    shared = {name: hparam["default"] for name, hparam in manifest(TEXTBOOK)["hparams"].items()}
+@pytest.mark.parametrize(("control", "decay"), [(TEXTBOOK, 0.01), (NANOGPT, 0.1)])
+def test_the_textbook_adamw_is_the_baseline_at_one_rate_but_for_what_decays(control: Path, decay: float) -> None:
+    shared = {name: hparam["default"] for name, hparam in manifest(control)["hparams"].items()}
     rates = {f"{kind}_lr": shared["lr"] for kind in ("matrix", "embedding", "head", "vector")}
     plain = shared | rates | {"weight_decay": 0.0}
     right = trained(GCIDE_BASELINE, (), **plain)
-    torch.testing.assert_close(trained(TEXTBOOK, (), **plain), right, rtol=0, atol=0)
-    decayed = trained(TEXTBOOK, (), **plain | {"weight_decay": 3.0})
+    torch.testing.assert_close(trained(control, (), **plain), right, rtol=0, atol=0)
+    decayed = trained(control, (), **plain | {"weight_decay": 3.0, "decay_vectors": True})
     assert not any(torch.equal(decayed[name], right[name]) for name in right)
-    _, (adamw,) = optimizers(TEXTBOOK, decay_vectors=False)
+    _, (adamw,) = optimizers(control, decay_vectors=False)
     assert [({p.dim() for p in group["params"]}, group["weight_decay"]) for group in adamw.param_groups] == [
-        ({2}, 0.01),
+        ({2}, decay),
         ({1}, 0.0),
     ]
 
