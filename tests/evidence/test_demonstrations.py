@@ -1,0 +1,59 @@
+"""The published races whose outcome was known beforehand: the report follows from what is kept of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import pytest
+
+from harness.evidence.calibration import calibration_for
+from harness.evidence.race import rules_of
+from harness.evidence.sides import Where
+from harness.paths import ROOT
+from harness.statistics import Verdict, sequential_plan
+
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.fixture(scope="module")
+def demonstrations() -> ModuleType:
+    name = "demonstrations"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
+    spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def test_the_report_is_that_of_what_is_kept(demonstrations: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    demonstrations.report()
+    assert capsys.readouterr().out == (RESULTS / "demonstrations.md").read_text()
+
+
+def test_what_had_to_come_out_did(demonstrations: ModuleType) -> None:
+    text = (RESULTS / "demonstrations.md").read_text()
+    outcomes = [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("| ")][1:5]
+    assert len(outcomes) == len(demonstrations.RACES) and set(outcomes) <= {"yes", ""}
+
+
+def test_relabelled_runs_are_records_by_chance_only(demonstrations: ModuleType) -> None:
+    calibration, drawn = calibration_for(Where("gcide", "cpu-1thread")), random.Random(1)
+    plan = replace(rules_of("cpu-1thread", sequential_plan(), calibration), minimum_ratio=1.0)
+    runs = [
+        demonstrations.Run(
+            f"run-{number}", "0" * 64, "here", number, 90 * math.exp(drawn.gauss(0, calibration.clock_variation)),
+            drawn.gauss(3.22, calibration.loss_spread), 2_048_000, 0.0,
+        )
+        for number in range(40)
+    ]  # fmt: skip
+    found = demonstrations.relabelled(runs, plan, 4.0, calibration.slope)
+    assert found.total() == demonstrations.RELABELLINGS
+    assert found[Verdict.RECORD] <= 0.02 * found.total()
+    clear = [replace(run, seconds=run.seconds / (1.5 if run.seed % 2 else 1.0)) for run in runs]
+    unlike = demonstrations.relabelled(clear, plan, 4.0, calibration.slope)
+    assert unlike[Verdict.NOT_PROVEN] > 0.5 * unlike.total()  # drawing the labels hides which is faster
