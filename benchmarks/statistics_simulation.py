@@ -225,6 +225,11 @@ def hidden_rate(losses: FloatArray, threshold: float, floor: float) -> float:
     return float(accepted.mean())
 
 
+def independent(noise: Noise) -> Callable[[np.random.Generator, int, int], FloatArray]:
+    """Noise of one sort in every run, standard deviation 1."""
+    return lambda generator, races, runs: noise(generator, (races, runs))
+
+
 def autoregressive(coefficient: float) -> Callable[[np.random.Generator, int, int], FloatArray]:
     """Stationary first-order noise over the runs, standard deviation 1."""
 
@@ -257,6 +262,9 @@ RATIO_WORLDS = {
     "exponential losses in the candidate only": World(loss_sd=0.004, candidate_noise=exponential),
     "candidate's noise three times the reference's": World(candidate_scale=3),
     "reference's noise three times the candidate's": World(candidate_scale=1 / 3),
+    "clock only, as where the two losses of every pair are the same": CLOCK_ONLY,
+    "the same, heavy tails (t, 3 df) in the seconds": replace(CLOCK_ONLY, drift=independent(heavy)),
+    "the same, seconds skewed to the right (exponential)": replace(CLOCK_ONLY, drift=independent(exponential)),
     "clock only, the machine gets faster by half a sd per run, A B B A": replace(CLOCK_ONLY, drift=linear),
     "the same, always A B": replace(CLOCK_ONLY, drift=linear, balanced=False),
     "clock only, random walk, A B B A": replace(CLOCK_ONLY, drift=random_walk),
