@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
-import sys
 from dataclasses import replace
 from types import ModuleType
 
@@ -16,18 +14,14 @@ from harness.evidence.race import rules_of
 from harness.evidence.sides import Where
 from harness.paths import ROOT
 from harness.statistics import Verdict, sequential_plan
+from tests.benchmark_modules import benchmark_module
 
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 @pytest.fixture(scope="module")
 def demonstrations() -> ModuleType:
-    name = "demonstrations"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
-    spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    return benchmark_module("demonstrations")
 
 
 def test_the_report_is_that_of_what_is_kept(demonstrations: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

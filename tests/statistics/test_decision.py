@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -27,6 +24,7 @@ from harness.statistics import (
     decide_difference,
     sequential_plan,
 )
+from tests.benchmark_modules import benchmark_module
 from tests.statistics.made_up import SLOPE, complete_races, race, slopes, swapped
 
 PLAN = RacePlan(CPU_MINIMUM_RATIO)
@@ -216,15 +214,7 @@ def test_bad_input_names_the_field(make, field: str) -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    """benchmarks/statistics_simulation.py as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "statistics_simulation.py"
-    spec = importlib.util.spec_from_file_location("statistics_simulation", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return benchmark_module("statistics_simulation")
 
 
 @pytest.mark.parametrize("ratio", [0.98, 1.0, 1.02, 1.05])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -10,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from harness.paths import ROOT
 from harness.submission import load_submission
 from harness.tuning.worker import Order
+from tests.benchmark_modules import benchmark_module
 from tests.submissions.modules import GCIDE_BASELINE
 from tests.tuning.fake_workers import FakeWorkers, answer
 
@@ -21,12 +20,7 @@ GAINS = {"gcide-muon": 0.1, "gcide-soap": 0.11, "gcide-adamw-textbook": -0.3, "g
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    name = "sanity_discriminators"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
-    spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    return benchmark_module("sanity_discriminators")
 
 
 def worker(order: Order) -> str:
