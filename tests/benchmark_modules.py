@@ -11,7 +11,10 @@ from harness.paths import ROOT
 
 def benchmark_module(name: str) -> ModuleType:
     """benchmarks/NAME.py, imported anew."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    folder = ROOT / "benchmarks"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # where a script finds what it shares with others
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None and spec.loader is not None
     sys.modules[name] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
     spec.loader.exec_module(sys.modules[name])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from harness.core.task import load_task
+from harness.evidence.comparing import same
 from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, DecidedCampaign, ScheduledRun
 from harness.evidence.race import rules_of
 from harness.frozen import core_digest
@@ -14,7 +14,6 @@ from harness.paths import TASKS
 from harness.statistics import fixed_plan, sequential_plan
 from harness.statistics.target import FAILURES_ALLOWED
 
-ROUNDING = 1e-9
 ORDERS = ([CANDIDATE, REFERENCE], [REFERENCE, CANDIDATE])
 
 
@@ -40,7 +39,7 @@ def plan_problems(plan: DecidedCampaign, repetition: bool) -> list[str]:
         rules = replace(rules, time_ratio_spread=None)
     found = asdict(plan.deciding)
     problems += [f"deciding: {name}: not what every race has" for name, value in asdict(rules).items()
-                 if not _same(found[name], value)]  # fmt: skip
+                 if not same(found[name], value)]  # fmt: skip
     if isinstance(plan, BaselineCampaign):
         least = max(1, maximum - FAILURES_ALLOWED) if fixed else BaselineCampaign.model_fields["least_runs"].default
         problems += [f"least_runs: must be {least}"] if plan.least_runs != least else []
@@ -56,10 +55,3 @@ def _schedule_problems(blocks: Sequence[Sequence[ScheduledRun]]) -> list[str]:
     if any(len(one) > 1 for one in seeds) or len(set.union(*seeds)) < len(seeds):
         problems.append("schedule: each pair must have one seed, which no other has")
     return problems
-
-
-def _same(found: object, due: object) -> bool:
-    """Equal but for the last digits, which other machines round differently."""
-    if isinstance(found, float) and isinstance(due, float):
-        return math.isclose(found, due, rel_tol=ROUNDING)
-    return found == due

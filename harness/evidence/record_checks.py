@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from harness.core.files import read_file
 from harness.core.task import Strict
 from harness.errors import UserError
 from harness.evidence.bundles import BUNDLES, bundle_problems
+from harness.evidence.comparing import same
 from harness.evidence.filing import as_baseline, make_record, parent_of
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import figures
@@ -35,7 +35,6 @@ from harness.evidence.verdict import read_verdict, verdict_of
 from harness.frozen import frozen_versions
 
 MAX_FILE_BYTES = 200 * 1000  # of what a record adds to a repository
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> li
         return [*problems, error.message]
     for name in Record.model_fields:
         kept, computed = getattr(record, name), getattr(due, name)
-        if not _same(kept, computed):
+        if not same(kept, computed):
             problems.append(f"{RECORD}: {name}: {kept!r} where the runs give {computed!r}")
     if figures(record).encode() not in (_content(folder / NOTES) or b""):
         problems.append(f"{NOTES}: the figures between the markers are not those of {RECORD}")
@@ -126,17 +125,4 @@ def verdict_problems(campaign: Campaign[Any]) -> list[str]:
 def differences(file: str, kept: Strict, due: Strict) -> list[str]:
     """The fields of a kept file that are not what was computed again, which is of the same class."""
     values = [(name, getattr(kept, name), getattr(due, name)) for name in type(due).model_fields]
-    return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in values if not _same(a, b)]
-
-
-def _same(kept: Any, due: Any) -> bool:
-    """Whether a kept value is what was computed again; other machines round the last digits differently."""
-    if isinstance(kept, float) and isinstance(due, float):
-        return math.isclose(kept, due, rel_tol=ROUNDING)
-    if is_dataclass(kept) and is_dataclass(due):
-        return _same(asdict(kept), asdict(due))  # type: ignore[arg-type]
-    if isinstance(kept, Strict) and isinstance(due, Strict):
-        return _same(kept.model_dump(), due.model_dump())
-    if isinstance(kept, dict) and isinstance(due, dict):
-        return kept.keys() == due.keys() and all(_same(kept[name], due[name]) for name in kept)
-    return bool(kept == due)
+    return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in values if not same(a, b)]
