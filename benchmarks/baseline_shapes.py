@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from harness.campaign import Request, run_once
+from harness.core.sandbox import ALLOCATOR
 from harness.core.task import hardware_class
 from harness.machine import fingerprint
 from harness.paths import BASELINES, DATA, RUNS
@@ -59,7 +60,8 @@ def step_seconds(shape: Shape) -> float:
     """The median step of a short bare run on one pinned core."""
     command = [sys.executable, "-m", "harness.rehearsal.bare", str(BASELINE)]
     settings = [f"--set={setting}" for setting in [*shape.settings, f"steps={STEPS}"]]
-    printed = subprocess.run(["taskset", "-c", "1", *command, *settings], capture_output=True, check=True).stdout
+    pinned, environment = ["taskset", "-c", "1"], {**os.environ, **ALLOCATOR}
+    printed = subprocess.run([*pinned, *command, *settings], env=environment, capture_output=True, check=True).stdout
     return json.loads(printed)["median_step_seconds"]
 
 

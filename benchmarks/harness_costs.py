@@ -36,7 +36,7 @@ from harness.core.plan import Event, Plan
 from harness.core.protocol import Context, TaskFacts
 from harness.core.referee import Referee
 from harness.core.run import Settings
-from harness.core.sandbox import probe
+from harness.core.sandbox import ALLOCATOR, probe
 from harness.core.scoring import Windows
 from harness.core.task import hardware_class
 from harness.machine import fingerprint
@@ -136,7 +136,7 @@ def bare_run() -> Short:
     cpus, _ = split_cpus(1)
     bare = [sys.executable, "-m", "harness.rehearsal.bare", str(BASELINE), f"--set=steps={STEPS}"]
     command = ["taskset", "-c", str(cpus[0]), *bare]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     return Short(np.array(json.loads(printed)["step_seconds"]))
 

@@ -26,6 +26,17 @@ class FrozenVersion:
     why: str
 
 
+def outdated(version: int, path: Path = FROZEN_FILE) -> str | None:
+    """Why what a version measured no longer compares with what the present one measures; None where it does."""
+    versions = frozen_versions(path)
+    since = versions[-1].comparable_since
+    if version >= since:
+        return None
+    changes = [one.why for one in versions if version < one.comparable_since == one.measurement_version]
+    told = f"Measured by version {version} of the core: its seconds do not compare with those since version {since}."
+    return " ".join([told, *changes])
+
+
 def core_digest(core: Path = PACKAGE / "core") -> str:
     """sha256 over the Python source of the core and the modules beside it that it imports, with LF line ends.
 

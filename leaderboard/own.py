@@ -24,6 +24,7 @@ from harness.evidence.records import ATTEMPTS, RECORD, SUBMISSION, VERIFICATIONS
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, read_verdict
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
+from harness.frozen import outdated
 from harness.statistics import Interval, RatioEstimate, Slope, chain_product
 from harness.submission import Submission, load_submission
 from leaderboard.lines import changed_lines, lines_of_code
@@ -239,7 +240,7 @@ def _record(one: OwnRecord) -> Row:
         "ratio_tokens": verdict.tokens.ratio if verdict.tokens else None,
         "ratio_speed": verdict.speed.ratio if verdict.speed else None, **_ratio(record.ratio),
         "core": record.core_digest, "task_digest": record.task_digest, "data": record.data_digest,
-        "chain": record.chain,
+        "chain": record.chain, "note": outdated(record.measurement_version),
     }  # fmt: skip
 
 

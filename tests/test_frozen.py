@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.evidence.records import load_record
-from harness.frozen import core_digest, frozen_versions
+from harness.frozen import core_digest, frozen_versions, outdated
 from harness.paths import RECORDS
 
 
@@ -21,6 +21,22 @@ def test_versions_only_grow_and_compare_backwards() -> None:
     assert [version.measurement_version for version in versions] == list(range(1, len(versions) + 1))
     assert all(1 <= version.comparable_since <= version.measurement_version for version in versions)
     assert all(version.why for version in versions)
+
+
+def test_what_an_older_version_measured_says_why_it_no_longer_compares(tmp_path: Path) -> None:
+    table = tmp_path / "frozen.toml"
+    since = {1: 1, 2: 1, 3: 3, 4: 3}
+    table.write_text(
+        "".join(
+            f"[[versions]]\nmeasurement_version = {version}\ncomparable_since = {first}\n"
+            f'core_digest = "{version:064d}"\nwhy = "Change {version}."\n'
+            for version, first in since.items()
+        )
+    )
+    told = outdated(1, table)
+    assert told is not None and "version 1" in told and "since version 3." in told and told.endswith("Change 3.")
+    assert outdated(2, table) == told.replace("version 1", "version 2")
+    assert outdated(3, table) is None and outdated(4, table) is None
 
 
 def test_the_version_of_every_filed_record_is_still_listed() -> None:

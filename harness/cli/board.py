@@ -122,10 +122,12 @@ def _changes(record: dict[str, Any]) -> str:
 
 
 def _remarks(record: dict[str, Any]) -> str:
-    """Own records: trust and verifications. Imported ones: where the linked log is not the record's own."""
+    """Own records: trust, verifications, a note. Imported ones: where the linked log is not the record's own."""
     if record["score"] is None or record["log"] in (None, "own"):
         verified = f"verified {record['verified']} times" if record["verified"] else ""
-        return verified if record["log"] else ", ".join(filter(None, [record["trust"], verified]))
+        if record["log"]:
+            return verified
+        return ". ".join(filter(None, [", ".join(filter(None, [record["trust"], verified])), record["note"]]))
     return f"its log: {record['log']}"
 
 

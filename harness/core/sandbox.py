@@ -56,6 +56,11 @@ PROC_PATHS = (
 GPU_PROC_PATHS = ("/proc/driver", "/proc/devices", "/proc/sys/vm/mmap_min_addr")
 PLAIN_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 SHARED_MEMORY = "/dev/shm"
+# What a script frees stays its own. By itself glibc gives arrays of megabytes back to the kernel, which clears page
+# after page when the next step asks for them again: a tenth of a step of the gcide baseline, and noise of the clock
+# (benchmarks/results/allocator.md). 32 MiB is the most that every glibc takes for the first; the second alone would
+# fix the first at 128 KiB, and every larger array would come from the kernel.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(16 * GIB)}
 NO_LIMITS = Limits(memory_bytes=64 * GIB, tasks=1024, file_bytes=GIB, scratch_bytes=GIB, shared_memory_bytes=GIB)
 
 
@@ -239,6 +244,7 @@ class Sandbox:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
+            **ALLOCATOR,
             # A pool of compilers needs locks in shared memory, which a model host may not write.
             "TORCHINDUCTOR_COMPILE_THREADS": threads if self.role == "run" else "1",
             "TORCHINDUCTOR_CACHE_DIR": str(cache_folder / "inductor"),

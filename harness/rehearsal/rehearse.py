@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.campaign import Finished, Request, run_once
 from harness.core.plan import Event
+from harness.core.sandbox import ALLOCATOR
 from harness.core.task import HardwareClass
 from harness.errors import UserError
 from harness.rehearsal.corpus import Stage
@@ -106,7 +107,7 @@ def _bare(
     command = [sys.executable, "-m", "harness.rehearsal.bare", str(submission.folder), "--task", str(stage.task.path)]
     command += ["--data-dir", str(stage.data_dir), "--device", hardware.device]
     command += [f"--set={setting}" for setting in settings] + [f"--drop={name}" for name in dropped]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, hardware.cores))}
+    environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": str(max(1, hardware.cores))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         what = f"{submission.folder}/train.py fails without the harness:\n{done.stderr.strip()[-2000:]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 import socket
 import sys
 from collections.abc import Iterator
@@ -155,6 +156,14 @@ def test_the_environment_is_an_allow_list(ruled: Box, monkeypatch: pytest.Monkey
     names = ruled("sorted(os.environ)")
     assert "AWS_SECRET_ACCESS_KEY" not in names
     assert {"PATH", "HOME", "OMP_NUM_THREADS", "SPEEDRUN_SOCKET", "SPEEDRUN_NONCE"} <= set(names)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_what_a_script_frees_stays_its_own(ruled: Box) -> None:
+    """The second of two arrays of 2,048 pages, the first of which is free again, has its pages: none is cleared."""
+    faults, array = "__import__('resource').getrusage(0).ru_minflt", "len(bytearray(8 << 20))"
+    _, before, _, after = ruled(f"[{array}, {faults}, {array}, {faults}]")
+    assert after - before < 100
 
 
 def test_the_child_is_nobody_special(isolated: Box) -> None:
