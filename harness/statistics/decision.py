@@ -33,6 +33,9 @@ CPU_MINIMUM_RATIO = 1.01
 GPU_MINIMUM_RATIO = 1.002
 # Of the calibrated spread; chosen in benchmarks/results/statistics_simulation.md for arms no noisier than that.
 SPREAD_FLOOR = 0.7
+# Nats per token. The judge adds up the batches in an order drawn anew for each run, so that the same weights have losses
+# that differ by some 1e-15; two runs that differ in one weight are many orders of magnitude further apart.
+SAME_LOSS = 1e-9
 
 
 class Verdict(StrEnum):
@@ -61,7 +64,7 @@ class RacePlan:
     minimum_ratio: what the lower limit of the ratio must exceed. loss_spread (nats per token) and log_ratio_spread (log
     units): the calibrated standard deviations between runs and between pairs; the spreads of a race are taken for no
     less than 0.7 of them. 0 where nothing is calibrated. time_ratio_spread: that between pairs whose two losses are the
-    same, of the clock alone; None where it is not known.
+    same (within `SAME_LOSS`), of the clock alone; None where it is not known.
     """
 
     minimum_ratio: float
@@ -82,7 +85,7 @@ class RacePlan:
         Both runs of a pair share a seed, so a change of the system alone leaves every loss as it was, and only the
         clock is noisy. Where a single pair differs in its losses, the whole calibrated spread counts.
         """
-        same = all(reference.loss == candidate.loss for reference, candidate in complete_pairs(pairs))
+        same = all(abs(reference.loss - candidate.loss) <= SAME_LOSS for reference, candidate in complete_pairs(pairs))
         spread = self.time_ratio_spread if same and self.time_ratio_spread is not None else self.log_ratio_spread
         return SPREAD_FLOOR * spread
 

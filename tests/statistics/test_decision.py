@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import ModuleType
 
@@ -157,9 +158,18 @@ def test_one_pair_of_unequal_losses_brings_the_whole_floor_back() -> None:
     pairs = at_the_same_loss(race(1.03, 4, spread=0.0005))
     clocked = RacePlan(CPU_MINIMUM_RATIO, log_ratio_spread=0.08, time_ratio_spread=0.002)
     candidate = pairs[-1].candidate
-    pairs[-1] = replace(pairs[-1], candidate=replace(candidate, loss=candidate.loss + 1e-9))
+    pairs[-1] = replace(pairs[-1], candidate=replace(candidate, loss=candidate.loss + 1e-8))
     assert clocked.spread_floor(pairs) == pytest.approx(0.7 * 0.08)
     assert decide(clocked, pairs, TARGET, SLOPE).verdict is None
+
+
+def test_losses_that_differ_by_the_order_of_their_sum_are_the_same() -> None:
+    """As in a race of the baseline against a copy that wastes time: one pair of sixteen differed in the last bit."""
+    pairs = at_the_same_loss(race(1.03, 4, spread=0.0005))
+    clocked = RacePlan(CPU_MINIMUM_RATIO, log_ratio_spread=0.08, time_ratio_spread=0.002)
+    candidate = pairs[-1].candidate
+    pairs[-1] = replace(pairs[-1], candidate=replace(candidate, loss=math.nextafter(candidate.loss, 9)))
+    assert clocked.spread_floor(pairs) == pytest.approx(0.7 * 0.002)
 
 
 @pytest.mark.parametrize("count", [count for count in range(17) if count not in LOOKS])
