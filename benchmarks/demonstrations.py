@@ -188,12 +188,14 @@ def short(count: int) -> None:
         with_it = ["--with", str(folder / "bigram"), "--runs-dir", str(folder / "calibration")]
         subprocess.run([SPEEDRUN, "calibrate", str(folder / "toy.toml"), *with_it, *common], check=True)
     for number in range(count):
-        work = folder / f"{number:02d}"
+        work, kept = folder / f"{number:02d}", KEPT / "short" / f"{number:02d}"
+        if (kept / VERDICT).exists():
+            continue
         begun = sorted(work.glob(f"campaigns/*/{PLAN}"))
         arms = [str(folder / "bigram")] * 2
         command = ["resume", begun[-1].parent.name] if begun else ["race", *arms, *task]
         subprocess.run([SPEEDRUN, *command, "--runs-dir", str(work), *common], check=True)
-        keep(sorted(work.glob(f"campaigns/*/{PLAN}"))[-1].parent, KEPT / "short" / f"{number:02d}")
+        keep(sorted(work.glob(f"campaigns/*/{PLAN}"))[-1].parent, kept)
 
 
 def keep(campaign: Path, folder: Path) -> None:
