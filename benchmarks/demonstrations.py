@@ -216,9 +216,9 @@ def report() -> None:
 Ratios are reference over candidate, intervals one-sided at 99% over all looks. `core` is the version of what measures
 (harness/frozen.toml).
 
-The first race of `waste` ended after 16 pairs as not proven, and its verdict.json says so. Two things came of it. In one
-pair the losses differed in their 16th digit, by the order in which the judge adds, and did not count as the same, so that
-the noise of losses was held against a race in which there was none; now they do, and the row says what follows. And
+The first race of `waste` ended after 16 pairs as not proven, and its verdict.json says so. Two things came of it. In
+one pair the losses differed in their 16th digit, by the order in which the judge adds, and did not count as the same:
+the noise of losses was held against a race in which there was none. Now they do, and the row says what follows. And
 processes of one script differed by 3%: the second version of the core has less of that ([allocator.md](allocator.md)).
 """)
     print("| race | core | must come out | did it | verdict | pairs | at equal loss | tokens | speed | raw | machine |")

@@ -33,8 +33,8 @@ CPU_MINIMUM_RATIO = 1.01
 GPU_MINIMUM_RATIO = 1.002
 # Of the calibrated spread; chosen in benchmarks/results/statistics_simulation.md for arms no noisier than that.
 SPREAD_FLOOR = 0.7
-# Nats per token. The judge adds up the batches in an order drawn anew for each run, so that the same weights have losses
-# that differ by some 1e-15; two runs that differ in one weight are many orders of magnitude further apart.
+# Nats per token. The judge adds up the batches in an order drawn anew for each run, so that the same weights have
+# losses that differ by some 1e-15; two runs that differ in one weight are many orders of magnitude further apart.
 SAME_LOSS = 1e-9
 
 
