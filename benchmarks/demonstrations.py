@@ -224,10 +224,11 @@ processes of one script differed by 3%: the second version of the core has less 
     print("| race | core | must come out | did it | verdict | pairs | at equal loss | tokens | speed | raw | machine |")
     print("|---|--:|---|---|---|--:|---|---|---|--:|---|")
     for name, wanted in RACES.items():
-        kept = [KEPT / name, *KEPT.glob(f"{name}-version-*")]
-        for folder in sorted(folder for folder in kept if (folder / VERDICT).exists()):
+        places = [*sorted(KEPT.glob(f"{name}-version-*")), KEPT / name]  # the present one last
+        kept = [folder for folder in places if (folder / VERDICT).exists()]
+        for folder in kept:
             print(f"| {' | '.join(race_row(name, wanted, folder))} |")
-        if not any((folder / VERDICT).exists() for folder in kept):
+        if not kept:
             print(f"| {name} | | {wanted.expected} | | not measured | | | | | | |")
     report_same(same_runs())
     report_short(
