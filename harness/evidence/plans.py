@@ -2,7 +2,9 @@
 
 `schema_version` 1 stands for the present rules too: what is repeated, what counts as failed (`course`), and how the
 runs decide (`race`, `harness.statistics`). Other rules get another number, so that what was decided under these is
-computed again under these.
+computed again under these. The one correction since: two losses are the same within 1e-9 nats, not to the last bit
+(`same_loss`, which older plans do not name). It changed what one race said, which is published with both answers
+(benchmarks/results/demonstrations/waste-version-1), and no record or attempt.
 """
 
 from __future__ import annotations

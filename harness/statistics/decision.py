@@ -64,7 +64,7 @@ class RacePlan:
     minimum_ratio: what the lower limit of the ratio must exceed. loss_spread (nats per token) and log_ratio_spread (log
     units): the calibrated standard deviations between runs and between pairs; the spreads of a race are taken for no
     less than 0.7 of them. 0 where nothing is calibrated. time_ratio_spread: that between pairs whose two losses are the
-    same (within `SAME_LOSS`), of the clock alone; None where it is not known.
+    same (within `same_loss`, nats per token), of the clock alone; None where it is not known.
     """
 
     minimum_ratio: float
@@ -72,12 +72,14 @@ class RacePlan:
     loss_spread: float = 0.0
     log_ratio_spread: float = 0.0
     time_ratio_spread: float | None = None
+    same_loss: float = SAME_LOSS
 
     def __post_init__(self) -> None:
         require_positive("minimum_ratio", self.minimum_ratio)
         require_not_negative("loss_spread", self.loss_spread)
         require_not_negative("log_ratio_spread", self.log_ratio_spread)
         require_not_negative("time_ratio_spread", self.time_ratio_spread or 0.0)
+        require_not_negative("same_loss", self.same_loss)
 
     def spread_floor(self, pairs: Sequence[Pair]) -> float:
         """The least spread of the pairs' log-ratios to believe, in log units.
@@ -85,7 +87,8 @@ class RacePlan:
         Both runs of a pair share a seed, so a change of the system alone leaves every loss as it was, and only the
         clock is noisy. Where a single pair differs in its losses, the whole calibrated spread counts.
         """
-        same = all(abs(reference.loss - candidate.loss) <= SAME_LOSS for reference, candidate in complete_pairs(pairs))
+        differences = [abs(reference.loss - candidate.loss) for reference, candidate in complete_pairs(pairs)]
+        same = all(difference <= self.same_loss for difference in differences)
         spread = self.time_ratio_spread if same and self.time_ratio_spread is not None else self.log_ratio_spread
         return SPREAD_FLOOR * spread
 

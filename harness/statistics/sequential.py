@@ -115,10 +115,11 @@ def fixed_plan(runs: int, alpha: float = ALPHA) -> SequentialPlan:
     return SequentialPlan((runs,), alpha, alpha, (), ((1e-12, 1e-12), (1.0, 1.0)))
 
 
-def look_p_values(values: FloatArray, looks: Sequence[int], spread_floor: float = 0.0) -> FloatArray:
+def look_p_values(values: FloatArray, looks: Sequence[int], spread_floor: float | FloatArray = 0.0) -> FloatArray:
     """Nominal one-sided p of H0: mean <= 0 at every look: float64 [..., runs] to [..., looks].
 
-    Student's t with the spread of the values up to the look, taken for no less than `spread_floor` (same unit).
+    Student's t with the spread of the values up to the look, taken for no less than `spread_floor` (same unit; one for
+    all, or of a shape that goes with [..., looks]).
     """
     count = np.asarray(looks)
     mean, spread = _means_and_spreads(values, count)
