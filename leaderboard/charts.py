@@ -93,7 +93,7 @@ class Frame:
 
 
 def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") -> Markup:
-    """Speed-up over the first record against the day (x: ordinal), log scale, as stairs with a point a record."""
+    """Speed-up against the day (x: ordinal), log scale, as stairs with a point a record."""
     days = [mark.x for mark in marks]
     top = max(mark.y for mark in marks)
     height = 300 if width > NARROW else 240

@@ -96,8 +96,9 @@ def with_table(readme: str, board: Store) -> str:
 
 
 def table(board: Store) -> str:
-    """The reigning record of every board, in Markdown."""
-    rows = ["| board | records | standing | set | by | over the first | evidence |", "|---|---|---|---|---|---|---|"]
+    """The reigning record of every board, in Markdown, and what does not compare with today's measurements."""
+    rows = ["| board | records | standing | set | by | speed-up | evidence |", "|---|---|---|---|---|---|---|"]
+    notes = []
     for name, fields in board.boards.items():
         best = board.reigning(name)
         if best is None:
@@ -106,9 +107,11 @@ def table(board: Store) -> str:
         score = f"{fields.shown_score(best['score'])} {fields.shown_unit}"
         by = ", ".join(best["authors"]).replace("|", "\\|")
         count = sum(row["board"] == name and row["kind"] in COUNTED_KINDS for row in board.records)
-        speedup = f"{best['speedup']:.2f}x" if best["speedup"] else ""
+        speedup = f"{best['speedup']:.2f}x over {fields.speedup_over}" if best["speedup"] else ""
         rows.append(f"| `{name}` | {count} | {score} | {best['date']} | {by} | {speedup} | {best['trust']} |")
-    return "\n".join(rows)
+        if best["note"] and not fields.imported:
+            notes.append(f"\n`{name}`: {best['note']}")
+    return "\n".join([*rows, *notes])
 
 
 def citation() -> str:

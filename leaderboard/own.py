@@ -20,7 +20,16 @@ from harness.evidence.ablations import ABLATION, ABLATIONS, Ablation, read_ablat
 from harness.evidence.course import JUDGED, Ending, RunLine
 from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, DecidedCampaign
-from harness.evidence.records import ATTEMPTS, RECORD, SUBMISSION, VERIFICATIONS, Record, history, load_record
+from harness.evidence.records import (
+    ATTEMPTS,
+    RECORD,
+    SUBMISSION,
+    VERIFICATIONS,
+    Record,
+    history,
+    load_record,
+    short_id,
+)
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, read_verdict
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
@@ -47,7 +56,7 @@ class OwnRecord:
 
     @property
     def name(self) -> str:
-        return short_name(self.place)
+        return short_id(self.place)
 
     @property
     def board(self) -> str:
@@ -96,12 +105,6 @@ def read(folder: Path, as_of: str | None = None) -> History:
     )
 
 
-def short_name(record_id: str) -> str:
-    """task/class/NNN out of task/class/NNN-slug."""
-    board, _, place = record_id.rpartition("/")
-    return f"{board}/{place[:3]}"
-
-
 def records(known: History) -> list[Row]:
     """Every record, board by board; its speed-up over the latest baseline is a product of races."""
     rows: list[Row] = []
@@ -148,9 +151,9 @@ def verifications(known: History) -> list[Row]:
     return [
         {
             "record": one.name, "date": check.date, "machine": check.machine, "same_machine": check.same_machine,
-            "against": short_name(check.against) if check.against else None,
+            "against": short_id(check.against) if check.against else None,
             "verdict": str(check.verdict), "target": str(check.target), "agrees": check.agrees,
-            "confirms": check.confirms, "p_agrees": check.p, "pairs": check.pairs,
+            "confirms": check.confirms, "p_agrees": check.p, "pairs": check.pairs, "trust": ", ".join(check.trust),
             "filed_ratio": check.filed.ratio if check.filed else None, **_ratio(check.found),
         }
         for one in known.records
@@ -168,7 +171,7 @@ def attempts(known: History) -> list[Row]:
         before, now = _methods_on(reference), _methods_on(plan.arms[CANDIDATE])
         row = {
             "attempt": f"{one.board}/{ATTEMPTS}/{plan.id}", "board": one.board, "date": plan.started[:10],
-            "title": plan.arms[CANDIDATE].title, "reference": short_name(reference.word) if reference else None,
+            "title": plan.arms[CANDIDATE].title, "reference": short_id(reference.word) if reference else None,
             "record": filed.get((one.board, plan.id)),
             "methods_added": sorted(now - before), "methods_dropped": sorted(before - now),
         }  # fmt: skip
@@ -230,12 +233,12 @@ def _record(one: OwnRecord) -> Row:
         "record": one.name, "board": one.board, "number": one.number, "kind": record.kind, "date": record.filed,
         "title": record.title, "authors": record.authors, "score": record.steps or record.seconds,
         "score_unit": "steps" if record.steps else "seconds",
-        "parent": short_name(record.parent) if record.parent else None, "target": record.target, "runs": record.runs,
+        "parent": short_id(record.parent) if record.parent else None, "target": record.target, "runs": record.runs,
         "loss_mean": record.val_loss, "loss_std": record.loss_spread, "p_value": record.p_target,
         "holdout_gap": record.holdout_gap, "time_mean": record.seconds,
         "time_std": statistics.stdev(seconds) if len(seconds) > 1 else None, "tokens": record.tokens,
         "machine": record.machine, "source": record.submission, "trust": ", ".join(verdict.trust),
-        "verified": sum(check.agrees for check in one.verifications), "reference": one.place,
+        "verified": sum(check.counts for check in one.verifications), "reference": one.place,
         "seconds_saved": record.seconds * (record.ratio.ratio - 1) if record.ratio and record.steps is None else None,
         "ratio_tokens": verdict.tokens.ratio if verdict.tokens else None,
         "ratio_speed": verdict.speed.ratio if verdict.speed else None, **_ratio(record.ratio),

@@ -33,7 +33,7 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
         )
         for row in rows
     ]  # fmt: skip
-    label = f"Speed-up over the first record against date, {page.board.name}"
+    label = f"Speed-up over {page.board.speedup_over} against date, {page.board.name}"
     return [charts.progression(marks, width, label) for width in FULL]
 
 

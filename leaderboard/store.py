@@ -55,6 +55,11 @@ class Board:
         """The unit of `shown_score`: the public history counts in minutes."""
         return "minutes" if self.imported and self.unit == "seconds" else self.unit
 
+    @property
+    def speedup_over(self) -> str:
+        """What the speed-ups of its records are told over."""
+        return "the first record" if self.imported else "the baseline"
+
 
 @dataclass(frozen=True)
 class Store:

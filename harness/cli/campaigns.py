@@ -24,7 +24,8 @@ from harness.cli.campaign_view import (
 from harness.errors import UserError
 from harness.evidence.ablations import ABLATIONS, keep_ablation
 from harness.evidence.calibration import Resolution, calibrate, changed_since, resolution, write_calibration
-from harness.evidence.filing import file_record
+from harness.evidence.calibration_checks import keep_calibration_runs
+from harness.evidence.filing import ISOLATED, file_record
 from harness.evidence.folder import CALIBRATION, PLAN, VERDICT, Campaign
 from harness.evidence.plans import (
     CANDIDATE,
@@ -35,16 +36,18 @@ from harness.evidence.plans import (
     DecidedCampaign,
 )
 from harness.evidence.race import next_record_look, settled_after, time_left
-from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS
+from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, load_record
 from harness.evidence.repetitions import same_before
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
 from harness.evidence.verifications import Again, Verification, keep_verification
+from harness.frozen import outdated
 from harness.statistics import Verdict
 
 FOLDER = "campaigns"  # under the runs folder
 STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWER: "bold yellow"}
+SAID = {True: ("agrees with", "green"), False: ("DOES NOT AGREE with", "red"), None: ("says nothing about", "yellow")}
 
 
 def find(word: str | None, runs_dir: Path, records_dir: Path) -> Path:
@@ -217,13 +220,14 @@ def _end_verification(campaign: Campaign[Any], verdict: CampaignVerdict, where: 
         chance = "" if found.p is None else f"; differ by chance: p {found.p:.3g}"
         output.line(f"{'filed':<17} {interval(found.filed)} against {found.against}{chance}")
     else:
-        _print_repetition(found)
+        _print_repetition(found, load_record(campaign.folder.parent.parent).measurement_version)
     output.line(f"{'target':<17} {_target_again(found)}")
-    said = "agrees" if found.agrees else "DOES NOT AGREE"
+    said, style = SAID[found.agrees]
     alone = "confirms it by itself" if found.confirms else "does not show it by itself"
-    output.line(
-        f"{'verification':<17} {said} with {found.record}; this race {alone}", "green" if found.agrees else "red"
-    )
+    output.line(f"{'verification':<17} {said} {found.record}; this race {alone}", style)
+    if found.trust != [ISOLATED]:
+        levels = ", ".join(found.trust)
+        output.warn(f"the board does not count it: trust {levels}; `speedrun doctor` says what is missing")
 
 
 def _target_again(found: Verification) -> str:
@@ -234,14 +238,16 @@ def _target_again(found: Verification) -> str:
     return f"{found.target} by {found.pairs} runs: p {p:.3g}"
 
 
-def _print_repetition(found: Verification) -> None:
-    """The first record is compared with itself, as filed."""
+def _print_repetition(found: Verification, filed_under: int) -> None:
+    """The first record is compared with itself, as filed, under that version of the core."""
     (loss_filed, loss), (seconds_filed, seconds) = found.losses, found.seconds
     if loss is None or seconds is None or found.p is None:
         return
     output.line(f"{'loss':<17} {loss:.4f} here, {loss_filed:.4f} as filed; differ by chance: p {found.p:.3g}")
     machine = "the same kind of machine" if found.same_machine else "another kind of machine"
     output.line(f"{'seconds':<17} {seconds:.1f} here, {seconds_filed:.1f} as filed, on {machine}")
+    if note := outdated(filed_under):
+        output.line(f"{'':<17} {note}")
 
 
 def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> None:
@@ -309,6 +315,7 @@ def _end_calibration(campaign: Campaign[CalibrationCampaign], where: Where, sile
     found = calibrate(campaign, campaign.course)
     campaign.finish(CALIBRATION, found.model_dump(mode="json"))
     path = write_calibration(where, found)
+    keep_calibration_runs(campaign, where)
     can = resolution(found)
     if silent:
         output.as_json({"calibration": found.model_dump(mode="json"), "path": str(path), "folder": str(campaign.folder),

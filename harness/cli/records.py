@@ -23,8 +23,9 @@ def verify(
     as_json: options.Json = False,
     records_dir: options.RecordsDir = options.RECORDS_DIR,
 ) -> None:
-    """Recompute all records, attempts, verifications and ablations. Exit code 1 where one differs."""
+    """Recompute all records, attempts, verifications, ablations, calibrations. Exit code 1 where one differs."""
     from harness.evidence.ablations import check_ablations
+    from harness.evidence.calibration_checks import check_calibration
     from harness.evidence.record_checks import check_records
     from harness.evidence.sides import Where
     from harness.evidence.verifications import check_verifications
@@ -36,6 +37,7 @@ def verify(
     for path in classes:
         where = Where(path.parent.name, path.name, records_dir)
         checked += [*check_records(where), *check_verifications(where), *check_ablations(where)]
+        checked += check_calibration(where)
     ok = not any(found.problems for found in checked)
     if as_json:
         records = [{"name": found.name, "ok": not found.problems, "problems": found.problems} for found in checked]
@@ -47,6 +49,6 @@ def verify(
             for problem in found.problems:
                 output.line(f"         {problem}")
         differ = sum(bool(found.problems) for found in checked)
-        output.line(f"{len(checked)} records, attempts, verifications and ablations, {differ} differ")
+        output.line(f"{len(checked)} records, attempts, verifications, ablations and calibrations, {differ} differ")
     if not ok:
         raise typer.Exit(1)

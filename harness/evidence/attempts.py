@@ -14,6 +14,7 @@ from harness.core.task import hardware_class
 from harness.errors import UserError
 from harness.evidence.arms import submission_folder
 from harness.evidence.calibration import calibration_for
+from harness.evidence.course import broke_a_rule
 from harness.evidence.filing import ISOLATED, require_fileable
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
@@ -51,7 +52,8 @@ def attempt_of(
 
     Against the reigning record where there is one, or the present baseline; otherwise it is the first of its task and
     class. Raises UserError where the same submission has been decided for good, is the reigning record itself, or names
-    a parent that is not there, and where runs of this core on this machine could not become a record.
+    a parent that is not there, where a baseline brings a new optimizer, and where runs of this core on this machine could
+    not become a record.
     """
     if candidate.manifest.parent is not None:
         submission_folder(candidate.manifest.parent, where)
@@ -61,6 +63,8 @@ def attempt_of(
         role = "the baseline" if as_baseline else "the reigning record"
         what = f"{candidate.folder}: it is {role} {load_record(present).id}"
         raise UserError(what, "change the submission; `speedrun verify` reruns a record")
+    if as_baseline and reference is not None:
+        _require_no_new_optimizer(candidate, reference)
     trust = probe().level_for(hardware_class(where.hardware).devices)
     require_fileable(str(candidate.folder), measurement_version(), [trust])
     before, passed_over = _begun_before(candidate, reference, where, machine, as_baseline)
@@ -75,6 +79,13 @@ def attempt_of(
     plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, holdout, as_baseline)
     made = create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
     return Attempt(made, passed_over)
+
+
+def _require_no_new_optimizer(candidate: Submission, reference: Submission) -> None:
+    for name, method in candidate.manifest.methods.items():
+        if method.default and method.kind == "optimizer" and name not in reference.manifest.methods:
+            what = f"{candidate.folder}/submission.toml: methods.{name}: an optimizer that the baseline does not have"
+            raise UserError(what, "submit it without --as-baseline: it is raced against the reigning record")
 
 
 def _begun_before(
@@ -102,6 +113,10 @@ def _begun_before(
             continue
         if (campaign.folder / VERDICT).exists():
             verdict = read_verdict(campaign)
+            # Invalid by the reference's fault alone: that decides nothing about the candidate.
+            if verdict.verdict is Verdict.INVALID and not broke_a_rule(campaign.lines, CANDIDATE):
+                passed_over.append(f"{campaign.folder}: the reference failed: {verdict.reason}")
+                continue
             # A verdict `record` that is not filed yet is gone on with: its filing was cut short.
             if verdict.final and verdict.verdict is not Verdict.RECORD:
                 what = f"{candidate.folder}: this very source has been decided: {verdict.verdict}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from harness.bundle import MAX_RUN_JSON_BYTES, write_atomically
 from harness.core.files import parse_json, read_file
@@ -35,6 +35,13 @@ class KeptBundle(Strict):
 
     run: str
     log: list[dict[str, float | None]]
+
+    @field_validator("run")
+    @classmethod
+    def _is_an_object(cls, text: str) -> str:
+        if not isinstance(parse_json(text.encode()), dict):
+            raise ValueError("not a JSON object")
+        return text
 
     @property
     def digest(self) -> str:

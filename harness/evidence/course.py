@@ -186,6 +186,11 @@ def _require(number: int, found: Slot, due: Slot | None) -> None:
             raise ValueError(f"line {number + 1}: {field.name}: {has!r} where the plan asks for {asked!r}")
 
 
+def broke_a_rule(lines: Sequence[RunLine], arm: str) -> bool:
+    """Whether a run of this arm did; a campaign that is `invalid` by the other one says nothing about it."""
+    return any(line.arm == arm and line.ending is Ending.INVALID for line in lines)
+
+
 def is_disturbed(lines: Sequence[RunLine], cores: int) -> bool:
     """Whether other work slowed one of these runs. A block with a failed run is used for no time, so never."""
     return all(line.status == JUDGED for line in lines) and any(line.is_disturbed(cores) for line in lines)

@@ -16,7 +16,7 @@ from harness.evidence.filing import as_baseline, make_record, parent_of
 from harness.evidence.folder import PLAN, RUNS, VERDICT, Campaign, read_campaign
 from harness.evidence.notes import figures
 from harness.evidence.plan_checks import plan_problems
-from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, DecidedCampaign
+from harness.evidence.plans import CANDIDATE, REFERENCE, BaselineCampaign, CampaignPlan, DecidedCampaign
 from harness.evidence.records import (
     ATTEMPTS,
     NOTES,
@@ -72,14 +72,13 @@ def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> li
     parent = parent_of(where.records / due_before.id if due_before else None)
     record, submission = load_record(folder), submission_of_record(folder)
     problems = verdict_problems(campaign)
-    plan, pinned = campaign.plan, {(one.measurement_version, one.core_digest) for one in frozen_versions()}
+    plan = campaign.plan
     if submission.digest != plan.arms[CANDIDATE].digest:
         problems.append(f"{SUBMISSION}/: its digest is not that of plan.json")
     raced = plan.arms[REFERENCE].digest if REFERENCE in plan.arms else None
     if isinstance(plan, BaselineCampaign) != (parent is None) or (parent and raced != parent.record.submission):
         problems.append(f"{PLAN}: the reference is not the submission of the record that was due")
-    if (plan.measurement_version, plan.core_digest) not in pinned:
-        problems.append(f"{PLAN}: core_digest: not that of a version in harness/frozen.toml: the core was edited")
+    problems += core_problems(plan)
     try:
         due = make_record(campaign, submission, f"{where.task}/{where.hardware}/{folder.name}", parent, record.filed)
     except UserError as error:
@@ -95,6 +94,13 @@ def _record_problems(folder: Path, where: Where, before: Sequence[Record]) -> li
         if (content := _content(folder / file)) is None or _content(attempt / file) != content:
             problems.append(f"{file}: not that of {ATTEMPTS}/{record.attempt}")
     return problems
+
+
+def core_problems(plan: CampaignPlan) -> list[str]:
+    """Whether a campaign was measured by a core that frozen.toml lists."""
+    pinned = {(one.measurement_version, one.core_digest) for one in frozen_versions()}
+    edited = (plan.measurement_version, plan.core_digest) not in pinned
+    return [f"{PLAN}: core_digest: not that of a version in harness/frozen.toml: the core was edited"] if edited else []
 
 
 def _content(path: Path) -> bytes | None:

@@ -8,6 +8,7 @@ record.json says nothing that does not follow from the rest, so that `speedrun r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,8 @@ RECORD, NOTES, SUBMISSION, ATTEMPTS, VERIFICATIONS = (
     "record.json", "notes.md", "submission", "attempts", "verifications",
 )  # fmt: skip
 MAX_RECORD_BYTES = 256 * 1024
-RECORD_ID = r"^[a-z0-9-]+/[A-Za-z0-9-]+/[0-9]{3}-[a-z0-9-]{1,60}$"
+FOLDER_NAME = r"[0-9]{3}-[a-z0-9-]{1,60}"
+RECORD_ID = rf"^[a-z0-9-]+/[A-Za-z0-9-]+/{FOLDER_NAME}$"
 RESTORE = "restore the record from git"
 # From an older schema version to the next one: what a table of that version becomes.
 UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -89,9 +91,19 @@ class Record(Strict):
     chain: Digest  # of the last line of runs.jsonl
 
 
+def short_id(record: str) -> str:
+    """gcide/cpu-1thread/002 of gcide/cpu-1thread/002-without-muon: a slug may hold hyphens."""
+    return record[: record.rindex("/") + 4]
+
+
 def history(where: Where) -> list[Path]:
-    """The record folders of a task and class, oldest first."""
-    return sorted(path.parent for path in (where.records / where.task / where.hardware).glob(f"[0-9]*/{RECORD}"))
+    """The record folders of a task and class, oldest first. Raises UserError for one whose name is not NNN-SLUG."""
+    board = where.records / where.task / where.hardware
+    folders = sorted(path.parent for path in board.glob(f"[0-9]*/{RECORD}"))
+    for folder in folders:
+        if not re.fullmatch(FOLDER_NAME, folder.name):
+            raise UserError(f"{folder}: no name of a record's folder", "name it as 004-my-method, or move it away")
+    return folders
 
 
 def due_parent(before: Sequence[Record], as_baseline: bool) -> Record | None:

@@ -21,7 +21,7 @@ from harness.dropping import BY_HAND, MANIFEST, source_without, with_field, with
 from harness.errors import UserError
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import Digest, Text
-from harness.evidence.records import MAX_RECORD_BYTES, history, load_record, submission_of_record
+from harness.evidence.records import MAX_RECORD_BYTES, history, load_record, short_id, submission_of_record
 from harness.evidence.sides import Where
 from harness.submission import Submission, Value, load_submission
 from harness.tuning.adopt import with_defaults
@@ -189,15 +189,10 @@ def require_lineage(source: Submission, added: Sequence[str], where: Where) -> N
     records = [load_record(folder) for folder in history(where)]
     own = any(record.submission == source.digest for record in records)
     parent = source.manifest.parent
-    if not own and not any(parent in (record.id, _short_id(record.id)) for record in records):
+    if not own and not any(parent in (record.id, short_id(record.id)) for record in records):
         what = f"{source.folder}: is no record of {where.task} on {where.hardware}, and names none as its parent"
         raise UserError(what, "add a method from a submission of the same lineage")
     source.methods(list(added))
-
-
-def _short_id(record: str) -> str:
-    """gcide/cpu-1thread/002 of gcide/cpu-1thread/002-without-muon: a slug may hold hyphens."""
-    return record[: record.rindex("/") + 4]
 
 
 def _written(files: Mapping[str, bytes], folder: Path, task: Task) -> Submission:

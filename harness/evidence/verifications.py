@@ -19,16 +19,19 @@ from harness.bundle import write_atomically
 from harness.core.task import Strict
 from harness.errors import UserError
 from harness.evidence.calibration import calibration_for
-from harness.evidence.course import Ending
+from harness.evidence.course import broke_a_rule
+from harness.evidence.filing import ISOLATED
 from harness.evidence.folder import PLAN, Campaign, create_campaign, read_campaign
 from harness.evidence.json_file import read_object
 from harness.evidence.plans import CANDIDATE, REFERENCE, Digest, Text
 from harness.evidence.race import decide_campaign, plan_race, plan_repetition, timed_run
-from harness.evidence.record_checks import Checked, differences, verdict_problems
+from harness.evidence.record_checks import Checked, core_problems, differences, verdict_problems
 from harness.evidence.records import (
     MAX_RECORD_BYTES,
+    RECORD,
     RESTORE,
     VERIFICATIONS,
+    Record,
     history,
     lineage,
     load_record,
@@ -37,7 +40,16 @@ from harness.evidence.records import (
 from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import CampaignVerdict, verdict_of
 from harness.machine import Machine
-from harness.statistics import Interval, Stop, TimedRun, Verdict, chain_product, compare_with_direct, reaches_target
+from harness.statistics import (
+    Interval,
+    RatioEstimate,
+    Stop,
+    TimedRun,
+    Verdict,
+    chain_product,
+    compare_with_direct,
+    reaches_target,
+)
 from harness.statistics.decision import SPREAD_FLOOR
 
 VERIFICATION = "verification.json"
@@ -60,8 +72,9 @@ class Verification(Strict):
     that these two, for the first record the mean losses filed and found, differ so by chance. `seconds`: those of
     the record's runs as filed and as found, means. `p_target` is that of the verdict, `p_missed` the same test the
     other way round: one-sided, that the mean loss lies so far above the target by chance. `agrees`: no p below
-    0.01, the target not missed, and no run of the record that broke a rule. `confirms`: this race alone shows the
-    record to be faster; for the first record: to reach the target.
+    0.01, the target not missed, and no run of the record that broke a rule; None where nothing was found that could
+    be compared, as when the reference fails. `confirms`: this race alone shows the record to be faster; for the
+    first record: to reach the target. `trust`: the levels of its runs.
     """
 
     schema_version: Literal[1] = 1
@@ -82,9 +95,15 @@ class Verification(Strict):
     p_target: float
     p_missed: float
     target: Again
-    agrees: bool
+    agrees: bool | None
     confirms: bool
+    trust: list[Text]
     chain: Digest
+
+    @property
+    def counts(self) -> bool:
+        """Whether the board counts it: it agrees, and so isolated were the record's own runs."""
+        return self.agrees is True and self.trust == [ISOLATED]
 
 
 def plan_verification(
@@ -123,7 +142,7 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
         if start is None or start + 1 >= len(chain):
             raise UserError(f"{campaign.folder}/{PLAN}: its reference is no record before {record.id}", RESTORE)
         against = chain[start].id
-        product = chain_product([one.estimate for one in chain[start + 1 :] if one.estimate is not None])
+        product = chain_product([_estimate_of(one, where) for one in chain[start + 1 :]])
         slope, faster = plan.calibration.slope, decide_campaign(plan, campaign.course).faster
         filed = product.interval(slope, plan.deciding.sequence.level)
         if faster is not None:
@@ -133,8 +152,8 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
     found, figures = verdict.equal_loss, verdict.arms[CANDIDATE]
     p_missed = _p_missed(campaign)
     target = _target_again(verdict, p_missed)
-    broken = any(line.arm == CANDIDATE and line.ending is Ending.INVALID for line in campaign.lines)
-    agrees = target is not Again.MISSED and not broken and (p is None or p >= DISAGREES_BELOW)
+    against_it = target is Again.MISSED or broke_a_rule(campaign.lines, CANDIDATE)
+    agrees = False if against_it else None if p is None else p >= DISAGREES_BELOW
     confirms = found is not None and found.low > 1 if against else verdict.verdict is Verdict.RECORD
     return Verification(
         record=record.id, against=against, campaign=plan.id, date=plan.started[:10], machine=plan.machine,
@@ -142,8 +161,14 @@ def verification_of(campaign: Campaign[Any], where: Where) -> Verification:
         verdict=verdict.verdict, pairs=verdict.pairs, filed=filed, found=found,
         losses=(record.val_loss, figures.mean_loss), seconds=(record.seconds, figures.mean_seconds),
         p=p, p_target=verdict.p_target, p_missed=p_missed, target=target,
-        agrees=agrees, confirms=confirms, chain=campaign.chain,
+        agrees=agrees, confirms=confirms, trust=verdict.trust, chain=campaign.chain,
     )  # fmt: skip
+
+
+def _estimate_of(record: Record, where: Where) -> RatioEstimate:
+    if record.estimate is None:
+        raise UserError(f"{where.records / record.id / RECORD}: estimate: null, where it has a parent", RESTORE)
+    return record.estimate
 
 
 def _p_missed(campaign: Campaign[Any]) -> float:
@@ -196,7 +221,7 @@ def check_verifications(where: Where) -> list[Checked]:
     for folder in [path.parent for path in plans]:
         try:
             campaign = read_campaign(folder)
-            problems = verdict_problems(campaign)
+            problems = [*verdict_problems(campaign), *core_problems(campaign.plan)]
             if not problems and verdict_of(campaign) is not None:
                 problems = differences(VERIFICATION, read_verification(folder), verification_of(campaign, where))
         except UserError as error:

@@ -26,6 +26,7 @@ from harness.evidence.calibration import (
     resolution,
     write_calibration,
 )
+from harness.evidence.calibration_checks import check_calibration, keep_calibration_runs
 from harness.evidence.folder import Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CalibrationCampaign
 from harness.evidence.race import plan_race
@@ -123,6 +124,22 @@ def test_what_is_kept_is_what_a_race_uses(tmp_path: Path) -> None:
     assert "speedrun calibrate" in raised.value.remedy
     write_calibration(where, calibration())
     assert calibration_for(where) == calibration()
+
+
+def test_a_calibration_is_computed_again_from_its_runs(toy: Toy, tmp_path: Path) -> None:
+    campaign, places = new_calibration(toy, tmp_path, 2)
+    carry_on(campaign, places, FakeRunner(by_budget(0.005, 0.003)), lambda course: False)
+    found, where = calibrate(campaign, campaign.course), Where("toy", "cpu-1thread", tmp_path / "records")
+    assert check_calibration(where) == []
+    path = write_calibration(where, found)
+    assert check_calibration(where) == []  # its runs are not kept: nothing to compute
+    keep_calibration_runs(campaign, where)
+    (checked,) = check_calibration(where)
+    assert checked.problems == []
+    quieter = found.model_copy(update={"loss_spread": found.loss_spread / 2})
+    path.write_text(quieter.model_dump_json())
+    (checked,) = check_calibration(where)
+    assert len(checked.problems) == 1 and "calibration.json: loss_spread" in checked.problems[0]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,15 @@ def test_it_is_raced_against_the_baseline_and_filed_as_one(tuned: Board) -> None
     assert tuned.problems() == []
 
 
+def test_a_baseline_brings_no_other_optimizer(chain: Board) -> None:
+    method = '[methods.mine]\nkind = "optimizer"\nsummary = "Another one."\nsource = "here"\n\n[hparams'
+    folder = chain.submission("mine", 0.9)
+    manifest = folder / "submission.toml"
+    manifest.write_text(manifest.read_text().replace("[hparams", method, 1))
+    with pytest.raises(UserError, match="methods.mine: an optimizer that the baseline does not have"):
+        submit_as_baseline(chain, folder)
+
+
 def test_it_reigns_only_where_no_other_record_does(tuned: Board) -> None:
     assert reigning(tuned.where) == history(tuned.where)[1]
     tuned.submit(tuned.submission("next", 0.7))

@@ -12,7 +12,7 @@ import pytest
 from harness.campaign import Request
 from harness.errors import UserError
 from harness.evidence.records import history
-from harness.evidence.verifications import check_verifications
+from harness.evidence.verifications import Verification, check_verifications, read_verification
 from tests.evidence.board import Board
 from tests.evidence.fake import FakeRunner, Given
 
@@ -120,8 +120,35 @@ def test_a_reference_that_fails_here_says_nothing_against_the_record(chain: Boar
     usual = chain.outcome
     chain.runner = FakeRunner(lambda r: Given("crash") if r.facts["arm"] == "reference" else usual(r))
     said = chain.invoke("verify", "toy/cpu-1thread/002").stdout
-    assert "invalid" in said and "DOES NOT AGREE" not in said
+    assert "invalid" in said and "says nothing about toy/cpu-1thread/002" in said
+    (kept,) = (history(chain.where)[1] / "verifications").glob("*/verification.json")
+    assert json.loads(kept.read_text())["agrees"] is None
+    assert not read_verification(kept.parent).counts
     assert problems(chain) == []
+
+
+def test_the_board_counts_what_agrees_and_was_isolated(chain: Board) -> None:
+    found = Verification.model_validate(verify(chain, "toy/cpu-1thread/002"))
+    assert found.counts
+    assert not found.model_copy(update={"trust": ["isolated", "partial"]}).counts
+    assert not found.model_copy(update={"agrees": False}).counts
+
+
+def test_a_verification_by_an_edited_core_differs(chain: Board) -> None:
+    verify(chain, "toy/cpu-1thread/002")
+    (plan,) = (history(chain.where)[1] / "verifications").glob("*/plan.json")
+    digest = json.loads(plan.read_text())["core_digest"]
+    plan.write_text(plan.read_text().replace(digest, "0" * 64))
+    (plan.parent / "runs.jsonl").unlink()
+    (plan.parent / "verdict.json").unlink()
+    assert any("the core was edited" in problem for problem in problems(chain))
+
+
+def test_a_record_without_the_estimate_of_its_race_is_named(chain: Board) -> None:
+    verify(chain, "toy/cpu-1thread/002")
+    path = history(chain.where)[1] / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"estimate": None}))
+    assert any("record.json: estimate: null" in problem for problem in problems(chain))
 
 
 def test_an_interrupted_verification_is_resumed_and_attached(chain: Board) -> None:
