@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.tuning.analysis import ERRORS, Curve, best_so_far, expected_best
+from harness.tuning.equal_budget import BestOf
 from harness.tuning.protocol import Knob
 from harness.tuning.trials import Trial
 
-INK, ACCENT, PALE = "#30343a", "#b4472b", "#9fb4c7"
+INK, ACCENT, PALE, OTHER = "#30343a", "#b4472b", "#9fb4c7", "#2f7d5b"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "speedrun", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
@@ -28,12 +29,17 @@ SHOWN = 0.9  # share of trials in the plot of the tuning curve; the worst would 
 
 
 @matplotlib.rc_context(STYLE)
-def tuning_curve(scouts: Sequence[Trial], search: Sequence[Trial]) -> str:
-    """Best loss against number of trials: what happened, and what to expect of k trials drawn from those made."""
+def tuning_curve(scouts: Sequence[Trial], search: Sequence[Trial], baseline: Sequence[BestOf] = ()) -> str:
+    """Best loss against number of trials: what happened, and what to expect of k trials drawn from those made.
+
+    `baseline`: AdamW's best of 1, 2 ... trials, drawn beside the search.
+    """
     panels = [(title, trials) for title, trials in (("scouts", scouts), ("search", search)) if _any_judged(trials)]
     figure = _figure(max(1, len(panels)), 1, width=4.4 * max(1, len(panels)), height=3.2)
     for axes, (title, trials) in zip(figure.axes, panels, strict=False):
         _best_of(axes, trials)
+        if title == "search" and baseline:
+            _beside(axes, baseline)
         axes.set_title(title)
         axes.set_xlabel("trials")
         axes.set_ylabel("validation loss (nats per token)")
@@ -61,6 +67,16 @@ def _best_of(axes: Axes, trials: Sequence[Trial]) -> None:
         top = [ceiling + ROOM * span] * len(above)
         axes.scatter(above, top, s=16, facecolors="none", edgecolors=INK, linewidths=0.8, label="worse, or failed")
     axes.set_ylim(judged[0] - ROOM * span, ceiling + 2 * ROOM * span)
+
+
+def _beside(axes: Axes, baseline: Sequence[BestOf]) -> None:
+    numbers = np.arange(1, len(baseline) + 1)
+    low, high = [one.low for one in baseline], [one.high for one in baseline]
+    axes.fill_between(numbers, low, high, color=OTHER, alpha=0.2, linewidth=0, label="AdamW's 90% band")
+    expected = [one.expected for one in baseline]
+    axes.plot(numbers, expected, "--", color=OTHER, linewidth=1.4, label="AdamW's expected best of k")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(bottom, low[-1]), max(top, expected[-1]))
 
 
 @matplotlib.rc_context(STYLE)

@@ -51,6 +51,7 @@ class Report:
         if not self._table.trials:
             raise UserError(f"{self._table.path}: no trial yet", f"run speedrun tune {tuning.submission.folder}")
         self._noise = run_noise(self._table.trials)
+        self._beside = equal_budget(tuning)
         self._curves: list[Curve] = []
         self._checks: list[Curve] = []
         self._grids: list[Grid] = []
@@ -69,7 +70,8 @@ class Report:
     def write(self) -> Path:
         """Writes the report and its plots into the tuning folder; returns the report's path."""
         scouts, search = self._table.of_stage("scout"), self._table.of_stage("search")
-        write_atomically(self._folder / TUNING_PLOT, plots.tuning_curve(scouts, search))
+        baseline = self._beside.baseline_best if self._beside else ()
+        write_atomically(self._folder / TUNING_PLOT, plots.tuning_curve(scouts, search, baseline))
         if self._curves:
             curves = plots.one_knob_curves(self._curves, self._protocol.knobs, self._noise)
             write_atomically(self._folder / CURVES_PLOT, curves)
@@ -191,11 +193,13 @@ class Report:
             "from those made (Dodge et al. 2019), with its 90% bootstrap band; for the search, whose later trials "
             "learn from the earlier ones, it describes the set of trials and not the order. A failed trial counts as "
             "the worst."
+            + (" Green: AdamW's expected best of k, drawn from all trials of its search." if self._beside else "")
         )
 
     def _equal_budget(self) -> str:
-        found = equal_budget(self._tuning)
-        return f"## Beside AdamW at an equal budget\n\nThe {sentence(found)}." if found else ""
+        if self._beside is None:
+            return ""
+        return f"## Beside AdamW at an equal budget\n\nThe {sentence(self._beside)}."
 
     def _finalists(self) -> str:
         found = finalists(self._design, self._table)

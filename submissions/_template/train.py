@@ -58,7 +58,8 @@ class GPT(nn.Module):
 def build_model(run):
     """Called in the run and in the model host: the same seed must give the same weights."""
     torch.manual_seed(run.seed)
-    model = GPT(run.task.vocab_size, run.hparam("width"), run.hparam("layers"), 128, run.uses("smear"))
+    width, layers, length = (run.hparam(name) for name in ("width", "layers", "length"))
+    model = GPT(run.task.vocab_size, width, layers, max(length, 128), run.uses("smear"))  # 128: evaluation's length
     return model.to(run.device)
 
 
@@ -70,14 +71,14 @@ def main():
     run = harness.connect()
     model = build_model(run)
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.hparam("lr"), betas=(0.9, 0.95), fused=True)
-    steps = run.hparam("steps")
+    steps, batch, length = (run.hparam(name) for name in ("steps", "batch", "length"))
 
-    loss_of(model, *run.synthetic(16, 128)).backward()  # warm up before the clock starts: there is no data yet
+    loss_of(model, *run.synthetic(batch, length)).backward()  # warm up before the clock starts: there is no data yet
     optimizer.zero_grad()
 
     run.start(model)  # the clock starts, run.stream appears
     for step in range(steps):
-        loss = loss_of(model, *run.stream.next(16, 128))
+        loss = loss_of(model, *run.stream.next(batch, length))
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = run.hparam("lr") * min(1.0, (step + 1) / 20, 1.5 * (1 - step / steps))

@@ -62,6 +62,39 @@ def test_a_rival_may_have_more_trials_than_the_baseline(baselines: Path, rival: 
     assert "AdamW's best of all its 8: 3.2400 expected" in sentence(found)
 
 
+def test_the_baseline_s_best_of_fewer_trials_leads_up_to_it(baselines: Path, rival: Path) -> None:
+    found = equal_budget(searched(rival, [3.27, 3.26, 3.25, 3.24]), baselines)
+    assert found is not None and len(found.baseline_best) == 4
+    values = [3.30 if loss is None else loss for loss in BASELINE_LOSSES]
+    assert found.baseline_best[0].expected == pytest.approx(statistics.mean(values))
+    means = [one.expected for one in found.baseline_best]
+    assert means == sorted(means, reverse=True) and means[-1] == found.expected
+
+
+def finished(tuning: Tuning, losses: dict[int, float | None]) -> Tuning:
+    """With runs of the declared point as a finalist, by seed."""
+    for seed, loss in losses.items():
+        status, number = JUDGED if loss is not None else "not-finite", len(tuning.table.trials)
+        job = Job("finalists", number, seed, tuning.design.point({}))
+        tuning.table.add(Trial(job, loss, status, 90.0, f"run-{number}"))
+    return tuning
+
+
+def test_declared_points_are_paired_on_seeds_that_no_search_used(baselines: Path, rival: Path) -> None:
+    finished(Tuning(load_submission(baselines / "gcide")), {11: 3.25, 12: 3.27, 13: 3.26})
+    found = equal_budget(finished(searched(rival, [3.25]), {11: 3.20, 12: 3.24, 13: None, 14: 3.0}), baselines)
+    assert found is not None and found.paired is not None
+    assert found.paired.seeds == 2 and found.paired.difference == pytest.approx(-0.04)
+    assert found.paired.standard_error == pytest.approx(0.01)
+    assert "on 2 seeds that no search used: -0.0400 (standard error 0.0100)" in sentence(found)
+
+
+def test_the_seed_of_the_search_is_no_fresh_one(baselines: Path, rival: Path) -> None:
+    found = equal_budget(searched(rival, [3.25]), baselines)
+    assert found is not None and found.paired is None
+    assert "no seed in common" in sentence(found)
+
+
 def test_searches_on_different_seeds_are_told(baselines: Path, rival: Path, tmp_path: Path) -> None:
     same = equal_budget(searched(rival, [3.25]), baselines)
     other = equal_budget(searched(copy_of_baseline(tmp_path / "other"), [3.25], seed=2), baselines)

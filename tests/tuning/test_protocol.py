@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.paths import BASELINES
+from harness.paths import BASELINES, SUBMISSIONS
 from harness.submission import load_submission
-from harness.tuning.design import Design
+from harness.tuning.design import Design, same_budget
 from harness.tuning.protocol import Knob, load_protocol
 from harness.tuning.search import scouts
 from harness.tuning.trials import TrialTable
@@ -25,6 +25,22 @@ RULEBOOK = {"matrix_lr", "head_lr", "embedding_lr", "weight_decay", "beta1", "be
 def baseline() -> Design:
     submission = load_submission(BASELINE)
     return Design(submission, load_protocol(submission))
+
+
+def test_the_recipe_of_fineweb_can_be_tuned_from_the_public_settings() -> None:
+    tuning = Tuning(load_submission(BASELINES / "adamw" / "fineweb-small"))
+    costs = tuning.costs(tuning.stages(None))
+    assert [cost.stage for cost in costs] == ["scout", "search", "finalists", "curves", "checks", "confirm"]
+    assert all(cost.left > 0 for cost in costs) and not tuning.table.trials
+    assert tuning.protocol.stages.search is not None
+    for start in tuning.protocol.stages.search.starts:
+        assert tuning.design.point(start) == tuning.design.declared
+
+
+def test_a_new_submission_is_tuned_at_the_baseline_s_budget_and_seed(baseline: Design) -> None:
+    template = Tuning(load_submission(SUBMISSIONS / "_template"))
+    assert same_budget(template.design.tokens(template.design.point({})), baseline.tokens(baseline.point({})))
+    assert template.protocol.seed == baseline.protocol.seed
 
 
 @pytest.fixture

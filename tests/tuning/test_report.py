@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.errors import UserError
-from harness.paths import BASELINES
+from harness.paths import BASELINES, SUBMISSIONS
 from harness.statistics import margin_for_power
 from harness.submission import load_submission
 from harness.tuning.adopt import adopt, declare, with_defaults
@@ -44,6 +44,16 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fresh(folder: Path) -> Tuning:
     return Tuning(load_submission(folder))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [path.parent.parent for path in (*BASELINES.glob("*/*/tuning/report.md"), *SUBMISSIONS.glob("*/tuning/report.md"))],
+    ids=lambda folder: folder.name,
+)
+def test_a_committed_report_is_that_of_the_committed_trials(folder: Path) -> None:
+    """The plots are left out: their bytes depend on matplotlib's version."""
+    assert Report(fresh(folder)).text() == (folder / "tuning" / REPORT_FILE).read_text()
 
 
 def test_the_protocol_is_run_through(made_up: Path) -> None:
