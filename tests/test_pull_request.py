@@ -63,6 +63,15 @@ def repository(tmp_path: Path) -> Repository:
     return Repository(tmp_path)
 
 
+def test_notes_are_written_before_a_record_comes_in(repository: Repository) -> None:
+    notes = "records/gcide/cpu-1thread/002-mine/notes.md"
+    repository.write(notes, text="# Mine\n\nFor the authors: why this should help.\n")
+    done = repository.check()
+    assert done.returncode == 1 and f"{notes!r}: has a line 'For the authors:'" in done.stderr
+    repository.write(notes, text="# Mine\n\nIt helps because it does.\n")
+    assert repository.check().returncode == 0
+
+
 @pytest.mark.parametrize(
     ("written", "folders"),
     [

@@ -3,8 +3,9 @@
     python tools/check_pull_request.py BASE HEAD
 
 Prints the folders that `speedrun check` has to look at, one a line. Exits with 1, and says why on standard error,
-where the change touches what is frozen together with records or submissions, or rewrites what was filed: records
-and attempts are added to, never edited. It is run from the base's checkout, so that a change cannot excuse itself.
+where the change touches what is frozen together with records or submissions, rewrites what was filed (records and
+attempts are added to, never edited), or leaves a line of a record's notes to its authors. It is run from the base's
+checkout, so that a change cannot excuse itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ CAMPAIGNS = ("attempts", "verifications")
 SUBMISSION = re.compile(
     r"(submissions/[A-Za-z0-9][\w.-]*|records/[\w.-]+/[\w.-]+/[0-9]{3}-[\w.-]+/submission)/.+", re.ASCII
 )
+NOTES = re.compile(r"records/[\w.-]+/[\w.-]+/[0-9]{3}-[\w.-]+/notes\.md", re.ASCII)
+PLACEHOLDER = "For the authors:"  # as harness/evidence/notes.py writes it
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     base, head = arguments
     changed = changes(base, head)
     before = files_of(base)
-    found = problems(changed, before - not_final(base, before, changed))
+    found = problems(changed, before - not_final(base, before, changed)) + unwritten(head, changed)
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     for folder in folders(changed):
@@ -92,6 +95,13 @@ def problems(changed: Iterable[Change], before: set[str]) -> list[str]:
         what = f"{frozen[0]!a} is frozen: what it measures would no longer be what the records measured"
         found.append(f"{what}; send it as a change of its own, without records and submissions")
     return found
+
+
+def unwritten(head: str, changed: Iterable[Change]) -> list[str]:
+    """The notes of records in which a line still waits for its authors."""
+    paths = [change.path for change in changed if change.status != "D" and NOTES.fullmatch(change.path)]
+    left = [path for path in paths if PLACEHOLDER in _git("show", f"{head}:{path}")]
+    return [f"{path!a}: has a line {PLACEHOLDER!r}: write what it asks for, or remove it" for path in left]
 
 
 def folders(changed: Iterable[Change]) -> list[str]:

@@ -53,6 +53,8 @@ def ablate(
 
     if method is not None and drop is not None:
         raise typer.BadParameter("give --method or --drop")
+    if method is not None and "," in method:
+        raise typer.BadParameter("--method names one; several together are --drop A,B")
     folder = submission_folder(record, Where(task, hardware, records_dir)).parent
     found, submission = load_record(folder), submission_of_record(folder)
     where = Where(found.task, found.hardware_class, records_dir)

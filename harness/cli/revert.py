@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from harness.tuning.retune import Plan
     from harness.tuning.trials import Trial
 
-Dropped = Annotated[list[str] | None, typer.Option("--drop", metavar="M", help="Leave this method out.")]
+Dropped = Annotated[list[str] | None, typer.Option("--drop", metavar="M", help="Leave this method out; A,B: both.")]
 Added = Annotated[list[str] | None, typer.Option("--add", metavar="M", help="Take this method in, --from SUB.")]
 Source = Annotated[str | None, typer.Option("--from", metavar="SUB", help="What has the method to add.")]
 Trials = Annotated[int | None, typer.Option(help="First retune what is left within so many trials, then its budget.")]
@@ -69,7 +69,8 @@ def revert(
     folder = submission_folder(record, Where(task, hardware, records_dir)).parent
     found = load_record(folder)
     where = Where(found.task, found.hardware_class, records_dir)
-    change = _change(folder, drop or [], add or [], source, where)
+    dropped = [name.strip() for text in drop or [] for name in text.split(",") if name.strip()]
+    change = _change(folder, dropped, add or [], source, where)
     tell = (lambda text: None) if as_json else output.note
     if folder != reigning(where):
         tell(f"{found.id} is not the reigning record, against which its revert is raced")

@@ -15,6 +15,7 @@ from harness.submission import Value
 
 FIGURES = "<!-- figures: written by speedrun, checked by `speedrun records verify` -->"
 END_OF_FIGURES = "<!-- end of figures -->"
+FOR_AUTHORS = "For the authors:"  # begins what only they can write; a pull request with such a line is refused
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _reason(record: Record, hparams: dict[str, Value], before: Before | None) ->
         if retuned:
             return f"{raced} {names} takes {share} once what is left is tuned for itself."
         return f"{raced} {names} takes {share}, so {names} cost more than it gave."
-    return "For the authors: why this should make training faster, and what would have shown that it does not."
+    return f"{FOR_AUTHORS} why this should make training faster, and what would have shown that it does not."
 
 
 def _commands(record: Record) -> str:
@@ -139,7 +140,7 @@ def _commands(record: Record) -> str:
 def _others(record: Record, tried: Sequence[Tried], same: int) -> str:
     """Attempts against the same parent, as far as they are kept; and room for what was never submitted."""
     lines = [f"- {one.title}: {one.verdict}{_ratio_words(one.ratio)} (`{one.place}`)" for one in tried]
-    own = "For the authors: what was tried by hand or by tuning and left out, with its losses."
+    own = f"{FOR_AUTHORS} what was tried by hand or by tuning and left out, with its losses and where they are."
     against = f"against `{record.parent}`" if record.parent else "at a first record"
     again = (
         f"{same or 'No'} earlier {'attempt' if same == 1 else 'attempts'} had the same parsed source as this record."

@@ -18,6 +18,8 @@ from harness.cli.summary import print_summary, read_references
 from harness.errors import UserError
 from harness.paths import BASELINES, ROOT
 from harness.references import REFERENCE_FILE
+from harness.submission import load_submission
+from harness.tuning.protocol import load_protocol
 from tests.conftest import Toy
 from tests.toy_submission import SCRIPT, write_submission
 
@@ -95,6 +97,25 @@ def test_the_baseline_trains(toy: Toy, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["val_loss"] < 3.9, done.stdout
 
 
+@pytest.mark.parametrize("word", ["baseline", "gcide/cpu-1thread/001"])
+def test_new_begins_with_what_exists(word: str, tmp_path: Path) -> None:
+    made = speedrun("new", "my-adamw", "--from", word, "--into", tmp_path)
+    assert made.returncode == 0, made.stderr
+    found, baseline = load_submission(tmp_path / "my-adamw"), load_submission(GCIDE_BASELINE)
+    assert found.files["train.py"] == baseline.files["train.py"]
+    assert found.hparams([]) == baseline.hparams([]) and found.manifest.parent == "gcide/cpu-1thread/001"
+    assert [path.name for path in (tmp_path / "my-adamw" / "tuning").iterdir()] == ["protocol.toml"]
+    assert load_protocol(found) == load_protocol(baseline)
+
+
+def test_new_begins_with_another_submission_and_its_protocol(tmp_path: Path) -> None:
+    assert speedrun("new", "my-muon", "--from", "gcide-muon", "--into", tmp_path).returncode == 0
+    found = load_submission(tmp_path / "my-muon")
+    assert "muon" in found.manifest.methods and load_protocol(found).stages.search
+    unknown = speedrun("new", "other", "--from", "nothing", "--into", tmp_path)
+    assert unknown.returncode == 1 and "no such submission" in unknown.stderr and not (tmp_path / "other").exists()
+
+
 def test_new_refuses_to_overwrite(tmp_path: Path) -> None:
     speedrun("new", "my-attempt", "--into", tmp_path)
     again = speedrun("new", "my-attempt", "--into", tmp_path)
@@ -165,11 +186,12 @@ def test_a_row_without_the_usual_columns_is_shown_too() -> None:
 
 
 def test_the_reference_runs_of_the_baseline_are_of_its_present_source() -> None:
-    from harness.submission import load_submission
+    from harness.evidence.series import measurement_version
 
     references = read_references(GCIDE_BASELINE)
     assert references, f"{GCIDE_BASELINE / REFERENCE_FILE} is missing"
     assert {reference.submission_digest for reference in references} == {load_submission(GCIDE_BASELINE).digest}
+    assert {reference.measurement_version for reference in references} == {measurement_version()}
 
 
 def test_user_errors_carry_their_remedy() -> None:

@@ -185,3 +185,4 @@ def test_what_the_user_can_fix(record: Board, arguments: tuple[str, ...], said: 
 def test_usage_and_what_is_no_record(record: Board) -> None:
     assert isinstance(record.invoke("ablate", "baseline").exception, UserError)
     assert record.invoke("ablate", RECORD, "--method", "ballast", "--drop", "ballast").exit_code == 2
+    assert record.invoke("ablate", RECORD, "--method", "ballast,momentum").exit_code == 2

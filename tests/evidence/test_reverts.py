@@ -139,6 +139,7 @@ def test_a_candidate_that_somebody_edited_is_not_taken_for_the_revert(loaded: Bo
     ("arguments", "said"),
     [
         ((FIRST, "--drop", "muon"), "no [methods.muon]"),
+        ((FIRST, "--drop", "ballast, muon"), "no [methods.muon]"),
         ((FIRST, "--add", "momentum", "--from", FIRST), "has momentum already"),
         (("toy/cpu-1thread/007", "--drop", "momentum"), "no such record"),
         ((FIRST, "--drop", "ballast", "--trials", "3"), "--trials 3: too few"),
