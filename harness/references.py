@@ -30,6 +30,7 @@ class Reference:
     machine: str
     machine_digest: str
     submission_digest: str
+    measurement_version: int  # of the core that took the seconds
 
 
 _REFERENCE = TypeAdapter(Reference)

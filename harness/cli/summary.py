@@ -117,8 +117,11 @@ def _print_comparison(record: RunRecord, references: list[Reference]) -> None:
         f"  loss           {statistics.mean(losses):.4f} (standard deviation {spread:.4f}); "
         f"this run {record.val_loss - statistics.mean(losses):+.4f}"
     )
-    same = all(reference.machine_digest == record.digests["machine"] for reference in comparable)
-    where = "same kind of machine" if same else "another machine: seconds do not compare"
+    where = "same kind of machine"
+    if any(reference.machine_digest != record.digests["machine"] for reference in comparable):
+        where = "another machine: seconds do not compare"
+    elif any(reference.measurement_version != record.measurement_version for reference in comparable):
+        where = "another version of the core: seconds do not compare"
     output.line(
         f"  seconds        {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}); "
         f"this run {record.seconds / statistics.median(seconds):.3f} times the median ({where})"
