@@ -52,8 +52,8 @@ def attempt_of(
 
     Against the reigning record where there is one, or the present baseline; otherwise it is the first of its task and
     class. Raises UserError where the same submission has been decided for good, is the reigning record itself, or names
-    a parent that is not there, where a baseline brings a new optimizer, and where runs of this core on this machine could
-    not become a record.
+    a parent that is not there, where a baseline brings a new optimizer, and where runs of this core on this machine
+    could not become a record.
     """
     if candidate.manifest.parent is not None:
         submission_folder(candidate.manifest.parent, where)
