@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.tuning.analysis import ERRORS, Curve, best_so_far, expected_best
 from harness.tuning.equal_budget import BestOf
@@ -42,6 +43,7 @@ def tuning_curve(scouts: Sequence[Trial], search: Sequence[Trial], baseline: Seq
             _beside(axes, baseline)
         axes.set_title(title)
         axes.set_xlabel("trials")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("validation loss (nats per token)")
     if panels:
         figure.axes[-1].legend(frameon=False, fontsize=8)
