@@ -342,6 +342,12 @@ The plan, which need not know it, takes fewer runs at the null and at clear effe
 is near 75%. The whole rule waits until the target is reached as well, which takes 7 pairs on average at the margin that
 tasks are set for (`margin_for_power`, 90% within 8 runs). Near the limit of what can be found, records overstate their
 ratio: the last column is what they report on average.
+
+On `gcide` the noise is that of the losses, 6.6% of a pair's ratio. A record that is 15% faster or more takes 8 pairs on
+average, 16 runs of a minute and a half, 24 minutes; the margin of the target alone asks for 7. One that is 5% faster is
+found in a quarter of all races: tune it further, or take the gain of the clock alone, whose noise is 1 to 3%.
+
+A floor from a whole calibration keeps 1% in all these noises; from `--quick` it does not where losses are skewed.
 """
 
 

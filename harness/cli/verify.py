@@ -30,7 +30,10 @@ def verify(
     runs_dir: options.RunsDir = options.RUNS_DIR,
     records_dir: options.RecordsDir = options.RECORDS_DIR,
 ) -> None:
-    """Rerun a record against its parent and attach what was found: machine, ratio, interval, agrees or not."""
+    """Rerun a record against its parent and attach what was found: machine, ratio, interval, agrees or not.
+
+    --all goes on where it was stopped, and leaves out what this core has verified on this kind of machine.
+    """
     from datetime import UTC, datetime
 
     from harness.cli import campaigns
@@ -41,7 +44,7 @@ def verify(
     from harness.evidence.records import history, load_record, submission_of_record
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
-    from harness.evidence.verifications import plan_verification
+    from harness.evidence.verifications import VERIFICATION, begun_here, plan_verification
     from harness.machine import fingerprint
 
     if every == (record is not None):
@@ -59,7 +62,11 @@ def verify(
         if not as_json:
             output.note(f"verifying {found.id}")
         require_prepared(submission_of_record(folder).task, data_dir)
-        campaign = plan_verification(folder, place, first, pairs, fingerprint(), datetime.now(UTC))
+        begun = begun_here(folder, first, fingerprint()) if every else None
+        if begun is not None and (begun.folder / VERIFICATION).exists():
+            output.note(f"verified here already: {begun.folder}")
+            continue
+        campaign = begun or plan_verification(folder, place, first, pairs, fingerprint(), datetime.now(UTC))
         campaigns.go_on(campaign, Places(data_dir, runs_dir), place, silent=as_json)
 
 

@@ -131,4 +131,5 @@ def verdict_problems(campaign: Campaign[Any]) -> list[str]:
 def differences(file: str, kept: Strict, due: Strict) -> list[str]:
     """The fields of a kept file that are not what was computed again, which is of the same class."""
     values = [(name, getattr(kept, name), getattr(due, name)) for name in type(due).model_fields]
-    return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in values if not same(a, b)]
+    differ = [(name, a, b) for name, a, b in values if not same({name: a}, {name: b})]
+    return [f"{file}: {name}: {a!r} where the runs give {b!r}" for name, a, b in differ]

@@ -39,6 +39,7 @@ from harness.evidence.records import (
 )
 from harness.evidence.sides import Side, Where
 from harness.evidence.verdict import CampaignVerdict, verdict_of
+from harness.frozen import core_digest
 from harness.machine import Machine
 from harness.statistics import (
     Interval,
@@ -113,18 +114,34 @@ def plan_verification(
 
     The first record itself is run `pairs` times.
     """
-    *before, _ = lineage(folder)
     submission, calibration = submission_of_record(folder), calibration_for(where)
     side = Side(load_record(folder).id, submission)
-    parent = folder / VERIFICATIONS
-    if not before:
+    parent, other = folder / VERIFICATIONS, _other(folder, against_first)
+    if other is None:
         first = plan_repetition(side, where.hardware, pairs, calibration, machine, now)
         return create_campaign(parent, first, {CANDIDATE: submission})
-    other = before[0] if against_first else before[-1]
     reference = submission_of_record(other)
     sides = (side, Side(load_record(other).id, reference))
     plan = plan_race(sides, where.hardware, pairs, calibration, machine, now)
     return create_campaign(parent, plan, {CANDIDATE: submission, REFERENCE: reference})
+
+
+def _other(folder: Path, against_first: bool) -> Path | None:
+    """The record that one is raced against; None for the first."""
+    *before, _ = lineage(folder)
+    return None if not before else before[0] if against_first else before[-1]
+
+
+def begun_here(folder: Path, against_first: bool, machine: Machine) -> Campaign[Any] | None:
+    """The latest verification of a record on this kind of machine, by this core, against the same record."""
+    other = _other(folder, against_first)
+    due = machine.digest, core_digest(), submission_of_record(other).digest if other else None
+    for path in sorted(folder.glob(f"{VERIFICATIONS}/*/{PLAN}"), reverse=True):
+        campaign = read_campaign(path.parent)
+        plan, reference = campaign.plan, campaign.plan.arms.get(REFERENCE)
+        if (plan.machine_digest, plan.core_digest, reference.digest if reference else None) == due:
+            return campaign
+    return None
 
 
 def verification_of(campaign: Campaign[Any], where: Where) -> Verification:

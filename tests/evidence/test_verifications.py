@@ -180,6 +180,22 @@ def test_all_walks_the_history(chain: Board) -> None:
     assert len(check_verifications(chain.where)) == 2
 
 
+def test_all_goes_on_where_it_was_stopped(chain: Board) -> None:
+    usual = chain.outcome
+
+    def stopped(request: Request) -> Given:
+        return Given("interrupted") if request.facts["number"] == 3 else usual(request)
+
+    chain.runner = FakeRunner(stopped)
+    assert chain.invoke("verify", "--all", "--task", "toy").exit_code == 130
+    chain.runner = FakeRunner(usual)
+    for started in (True, False):
+        before = len(chain.runner.started)
+        assert chain.invoke("verify", "--all", "--task", "toy").exit_code == 0
+        assert (len(chain.runner.started) > before) == started
+        assert len(check_verifications(chain.where)) == 2 and problems(chain) == []
+
+
 def test_an_edited_verification_is_found(chain: Board) -> None:
     found = verify(chain, "toy/cpu-1thread/002")
     path: Path = history(chain.where)[1] / "verifications" / found["campaign"] / "verification.json"
