@@ -1,4 +1,4 @@
-"""The second record's successor on gcide: an embedding of hashed bigrams on top of Muon."""
+"""The embedding of hashed bigrams that gcide-bigrams adds to Muon."""
 
 from __future__ import annotations
 
