@@ -175,7 +175,10 @@ ATTEMPTS = {
     "methods_dropped": Column(LIST, "methods that are on in the reference and not in it"),
     "title": Column(TEXT, "what was tried"),
     "reference": Column(TEXT, "the record it was raced against"),
-    "verdict": Column(TEXT, "record; valid, not proven faster; slower; misses target; invalid; or not decided yet"),
+    "verdict": Column(
+        TEXT,
+        "record; valid, not proven faster; slower; misses target; invalid; not decided yet; of comparisons: faster",
+    ),
     "reason": Column(TEXT, "why that verdict"),
     "record": Column(TEXT, "the record it was filed as"),
     "ratio": Column(REAL, "time ratio at equal loss"),

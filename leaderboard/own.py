@@ -31,7 +31,7 @@ from harness.evidence.records import (
     short_id,
 )
 from harness.evidence.sides import Where
-from harness.evidence.verdict import CampaignVerdict, read_verdict
+from harness.evidence.verdict import CampaignVerdict, read_verdict, word_of
 from harness.evidence.verifications import VERIFICATION, Verification, read_verification
 from harness.frozen import outdated
 from harness.statistics import Interval, RatioEstimate, Slope, chain_product
@@ -175,7 +175,7 @@ def attempts(known: History) -> list[Row]:
             "record": filed.get((one.board, plan.id)),
             "methods_added": sorted(now - before), "methods_dropped": sorted(before - now),
         }  # fmt: skip
-        rows.append(row | (_decided(one.verdict) if one.verdict else {"verdict": NOT_DECIDED}))
+        rows.append(row | (_decided(one.campaign, one.verdict) if one.verdict else {"verdict": NOT_DECIDED}))
     return rows
 
 
@@ -183,11 +183,12 @@ def _methods_on(arm: Arm | None) -> set[str]:
     return {name for name, on in arm.methods.items() if on} if arm else set()
 
 
-def _decided(verdict: CampaignVerdict) -> Row:
+def _decided(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict) -> Row:
     figures = verdict.arms[CANDIDATE]
     return {
-        "verdict": str(verdict.verdict), "reason": verdict.reason, "pairs": verdict.pairs, "failed": figures.failed,
-        "loss_mean": figures.mean_loss, "seconds": figures.mean_seconds, **_ratio(verdict.equal_loss),
+        "verdict": word_of(campaign, verdict), "reason": verdict.reason, "pairs": verdict.pairs,
+        "failed": figures.failed, "loss_mean": figures.mean_loss, "seconds": figures.mean_seconds,
+        **_ratio(verdict.equal_loss),
     }  # fmt: skip
 
 

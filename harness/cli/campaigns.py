@@ -40,7 +40,7 @@ from harness.evidence.records import ATTEMPTS, NOTES, VERIFICATIONS, load_record
 from harness.evidence.repetitions import same_before
 from harness.evidence.series import Interrupted, Places, carry_on
 from harness.evidence.sides import Where
-from harness.evidence.verdict import CampaignVerdict, keep_verdict, report
+from harness.evidence.verdict import CampaignVerdict, is_comparison, keep_verdict, report, word_of
 from harness.evidence.verifications import Again, Verification, keep_verification
 from harness.frozen import outdated
 from harness.statistics import Verdict
@@ -181,13 +181,14 @@ def _end_race(campaign: Campaign[Any], where: Where, silent: bool, told: bool) -
     if campaign.folder.parent.name == ABLATIONS:
         _end_ablation(campaign, verdict, silent, told)
         return verdict
-    if campaign.folder.parent.name == ATTEMPTS and verdict.verdict is Verdict.RECORD:
+    attempt = campaign.folder.parent.name == ATTEMPTS
+    if attempt and verdict.verdict is Verdict.RECORD and not is_comparison(campaign):
         try:
             filed = file_record(campaign, where, campaign.plan.arms[CANDIDATE].name, datetime.now(UTC))
         except UserError as error:
             refused = error
     if silent:
-        record = {"record": str(filed) if filed else None} if campaign.folder.parent.name == ATTEMPTS else {}
+        record = {"record": str(filed) if filed else None} if attempt else {}
         output.as_json({**report(campaign, verdict), **record})
     else:
         print_verdict(campaign, verdict)
@@ -264,7 +265,7 @@ def print_verdict(campaign: Campaign[DecidedCampaign], verdict: CampaignVerdict)
         output.line(f"{'tried before':<17} {len(same)} times, with the same parsed source{ids}")
     style = STYLE.get(verdict.verdict, "bold red")
     reason = f": {verdict.reason}" if verdict.reason else ""
-    output.line(f"{'verdict':<17} {verdict.verdict}{reason}", style=style)
+    output.line(f"{'verdict':<17} {word_of(campaign, verdict)}{reason}", style=style)
     output.line(f"{'campaign':<17} {campaign.folder}")
     if verdict.bootstrap_disagrees:
         output.warn("warning: the bootstrap would not call it faster: a few pairs stand apart; look at the table")

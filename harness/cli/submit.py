@@ -21,6 +21,9 @@ def submit(
     as_baseline: Annotated[
         bool, typer.Option("--as-baseline", help="A better-tuned baseline: race the present baseline.")
     ] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="RECORD", help="Compare with this record instead; it becomes no record.")
+    ] = None,
     hardware: options.HardwareName = options.DEFAULT_CLASS,
     task: Annotated[str | None, typer.Option(help="Another task file than the submission names.")] = None,
     as_json: options.Json = False,
@@ -32,27 +35,33 @@ def submit(
 
     The first record of a task and class has nothing to be raced against: it must reach the target in at least 10 runs.
     The same source submitted again goes on with its attempt, until that is final. With --as-baseline a submission that
-    beats the present baseline becomes the baseline over which every record's speed-up is told.
+    beats the present baseline becomes the baseline over which every record's speed-up is told. With --against it is
+    raced against a record that does not reign (an optimizer against AdamW, say, where a stack of methods reigns) and
+    published as an attempt all the same.
     """
     from harness.core.task import hardware_class, load_task
     from harness.evidence.series import Places
     from harness.evidence.sides import Where
     from harness.submission import load_submission
 
+    if as_baseline and against:
+        raise typer.BadParameter("--as-baseline names its reference already: the present baseline")
     hardware_class(hardware)
     own_task = load_task(task) if task else None
     folder = options.submission_folder(submission, own_task.name if own_task else options.DEFAULT_TASK, hardware)
     candidate = load_submission(folder, own_task)
     where = Where(candidate.task.name, hardware, records_dir)
-    attempt(candidate, submission, where, Places(data_dir, runs_dir), silent=as_json, as_baseline=as_baseline)
+    attempt(candidate, submission, where, Places(data_dir, runs_dir), as_json, as_baseline, against)
 
 
 def attempt(
-    candidate: Submission, word: str, where: Where, places: Places, silent: bool, as_baseline: bool = False
-) -> CampaignVerdict:
+    candidate: Submission, word: str, where: Where, places: Places, silent: bool, as_baseline: bool = False,
+    against: str | None = None,
+) -> CampaignVerdict:  # fmt: skip
     """Checks a submission, races it for the record and answers the verdict, which is kept and told. Raises UserError.
 
     `word`: what names the submission in the plan. `as_baseline`: against the present baseline, to take its place.
+    `against`: a record that does not reign, for comparison.
     """
     from datetime import UTC, datetime
 
@@ -67,7 +76,7 @@ def attempt(
     require_prepared(candidate.task, places.data)
     require_ready_machine(hardware_class(where.hardware))
     _require_checked(candidate, where.hardware, silent)
-    found = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline)
+    found = attempt_of(candidate, word, where, fingerprint(), datetime.now(UTC), as_baseline, against)
     campaign = found.campaign
     for passed_over in found.passed_over:
         output.warn(f"warning: an earlier attempt of the same source does not count here: {passed_over}")

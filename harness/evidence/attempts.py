@@ -19,10 +19,10 @@ from harness.evidence.filing import ISOLATED, require_fileable
 from harness.evidence.folder import PLAN, VERDICT, Campaign, create_campaign, read_campaign
 from harness.evidence.plans import CANDIDATE, REFERENCE, RaceCampaign
 from harness.evidence.race import plan_baseline, plan_race
-from harness.evidence.records import ATTEMPTS, SUBMISSION, load_record, reigning
+from harness.evidence.records import ATTEMPTS, SUBMISSION, history, load_record, reigning
 from harness.evidence.series import measurement_version
 from harness.evidence.sides import Side, Where
-from harness.evidence.verdict import read_verdict
+from harness.evidence.verdict import is_comparison, read_verdict
 from harness.frozen import core_digest
 from harness.machine import Machine
 from harness.statistics import LOOKS, Verdict
@@ -46,28 +46,31 @@ def attempts_folder(where: Where) -> Path:
 
 
 def attempt_of(
-    candidate: Submission, word: str, where: Where, machine: Machine, now: datetime, as_baseline: bool = False
-) -> Attempt:
+    candidate: Submission, word: str, where: Where, machine: Machine, now: datetime, as_baseline: bool = False,
+    against: str | None = None,
+) -> Attempt:  # fmt: skip
     """The campaign that decides a submission: begun before and not final, or a new one, planned and kept.
 
     Against the reigning record where there is one, or the present baseline; otherwise it is the first of its task and
-    class. Raises UserError where the same submission has been decided for good, is the reigning record itself, or names
-    a parent that is not there, where a baseline brings a new optimizer, and where runs of this core on this machine
-    could not become a record.
+    class. `against` names another record, and then it is a comparison. Raises UserError where the same submission has
+    been decided for good, is the record that it would race, or names a parent that is not there, where a baseline
+    brings a new optimizer, where `against` is no record of the task and class or reigns, and where runs of this core on
+    this machine could not become a record.
     """
     if candidate.manifest.parent is not None:
         submission_folder(candidate.manifest.parent, where)
-    present = reigning(where, as_baseline)
+    present = reigning(where, as_baseline) if against is None else _not_reigning(against, where)
     reference = load_submission(present / SUBMISSION, candidate.task) if present else None
     if present is not None and reference is not None and reference.digest == candidate.digest:
-        role = "the baseline" if as_baseline else "the reigning record"
+        role = "the baseline" if as_baseline else "the reigning record" if against is None else "the very record"
         what = f"{candidate.folder}: it is {role} {load_record(present).id}"
         raise UserError(what, "change the submission; `speedrun verify` reruns a record")
     if as_baseline and reference is not None:
         _require_no_new_optimizer(candidate, reference)
     trust = probe().level_for(hardware_class(where.hardware).devices)
     require_fileable(str(candidate.folder), measurement_version(), [trust])
-    before, passed_over = _begun_before(candidate, reference, where, machine, as_baseline)
+    comparison = against is not None
+    before, passed_over = _begun_before(candidate, reference, where, machine, as_baseline, comparison)
     if before is not None:
         return Attempt(before, passed_over)
     calibration = calibration_for(where)
@@ -76,9 +79,21 @@ def attempt_of(
         first = plan_baseline(side, where.hardware, calibration, machine, now, judge_holdout=holdout)
         return Attempt(create_campaign(attempts_folder(where), first, {CANDIDATE: candidate}), passed_over)
     sides = (side, Side(load_record(present).id, reference))
-    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, holdout, as_baseline)
+    plan = plan_race(sides, where.hardware, LOOKS[-1], calibration, machine, now, holdout, as_baseline, comparison)
     made = create_campaign(attempts_folder(where), plan, {CANDIDATE: candidate, REFERENCE: reference})
     return Attempt(made, passed_over)
+
+
+def _not_reigning(word: str, where: Where) -> Path:
+    """The folder of the record that a word names. Raises UserError where it is none of this board, or reigns."""
+    named = submission_folder(word, where).parent.resolve()
+    folder = next((folder for folder in history(where) if folder.resolve() == named), None)
+    if folder is None:
+        what = f"--against {word}: no record of {where.task} on {where.hardware}"
+        raise UserError(what, f"name one, such as {where.task}/{where.hardware}/001; `speedrun race` races anything")
+    if folder == reigning(where):
+        raise UserError(f"--against {word}: it is the reigning record", "submit it without --against")
+    return folder
 
 
 def _require_no_new_optimizer(candidate: Submission, reference: Submission) -> None:
@@ -89,8 +104,9 @@ def _require_no_new_optimizer(candidate: Submission, reference: Submission) -> N
 
 
 def _begun_before(
-    candidate: Submission, reference: Submission | None, where: Where, machine: Machine, as_baseline: bool
-) -> tuple[Campaign[Any] | None, list[str]]:
+    candidate: Submission, reference: Submission | None, where: Where, machine: Machine, as_baseline: bool,
+    comparison: bool,
+) -> tuple[Campaign[Any] | None, list[str]]:  # fmt: skip
     """The attempt of the same two sources under the same conditions, and others of them, each with what is another.
 
     Raises UserError where it is final.
@@ -106,7 +122,7 @@ def _begun_before(
         plan = campaign.plan
         if digests != {name: arm.digest for name, arm in plan.arms.items()}:
             continue
-        if isinstance(plan, RaceCampaign) and plan.as_baseline != as_baseline:
+        if isinstance(plan, RaceCampaign) and (plan.as_baseline, plan.comparison) != (as_baseline, comparison):
             continue
         if why := _why_not(campaign, present):
             passed_over.append(f"{campaign.folder}: {', '.join(why)}")
@@ -118,7 +134,7 @@ def _begun_before(
                 passed_over.append(f"{campaign.folder}: the reference failed: {verdict.reason}")
                 continue
             # A verdict `record` that is not filed yet is gone on with: its filing was cut short.
-            if verdict.final and verdict.verdict is not Verdict.RECORD:
+            if verdict.final and (verdict.verdict is not Verdict.RECORD or is_comparison(campaign)):
                 what = f"{candidate.folder}: this very source has been decided: {verdict.verdict}"
                 raise UserError(f"{what} ({campaign.folder})", "change the submission, then submit it")
         return campaign, passed_over

@@ -32,7 +32,7 @@ from harness.evidence.records import (
 )
 from harness.evidence.repetitions import same_before
 from harness.evidence.sides import Where
-from harness.evidence.verdict import read_verdict, verdict_of
+from harness.evidence.verdict import is_comparison, read_verdict, verdict_of, word_of
 from harness.journal_file import sync_folder
 from harness.statistics import Verdict
 from harness.submission import Method, Submission
@@ -56,6 +56,8 @@ def make_record(
     verdict = verdict_of(campaign)
     if verdict is None or verdict.verdict is not Verdict.RECORD:
         raise UserError(f"{campaign.folder}: its verdict is not {Verdict.RECORD}", "there is nothing to file")
+    if is_comparison(campaign):
+        raise UserError(f"{campaign.folder}: a comparison is no record", "submit it without --against")
     require_fileable(str(campaign.folder), plan.measurement_version, verdict.trust)
     own, before = _methods_on(submission), _methods_on(parent.submission) if parent else {}
     figures, decision = verdict.arms[CANDIDATE], decide_campaign(plan, campaign.course)
@@ -172,7 +174,7 @@ def other_attempts(campaign: Campaign[Any], where: Where) -> list[Tried]:
         reference = other.plan.arms.get(REFERENCE)
         if other.plan.id != campaign.plan.id and _digest(reference) == _digest(asked):
             title = one_line(other.plan.arms[CANDIDATE].title)
-            found.append(Tried(title, verdict.verdict, verdict.equal_loss, f"{ATTEMPTS}/{path.parent.name}"))
+            found.append(Tried(title, word_of(other, verdict), verdict.equal_loss, f"{ATTEMPTS}/{path.parent.name}"))
     return found
 
 

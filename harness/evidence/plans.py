@@ -173,6 +173,7 @@ class RaceCampaign(DecidedCampaign):
 
     kind: Literal["race"] = "race"
     as_baseline: bool = False  # the candidate is to be the next baseline; the reference is the present one
+    comparison: bool = False  # an attempt against a record that did not reign: published, and never a record
 
     @model_validator(mode="after")
     def _is_a_race(self) -> RaceCampaign:

@@ -52,7 +52,7 @@ LEAST_STEPS = 1e-6  # of a run that read nothing: a ratio of times needs some
 
 def plan_race(
     sides: tuple[Side, Side], hardware: str, pairs: int, calibration: Calibration, machine: Machine, now: datetime,
-    judge_holdout: bool = False, as_baseline: bool = False,
+    judge_holdout: bool = False, as_baseline: bool = False, comparison: bool = False,
 ) -> RaceCampaign:  # fmt: skip
     """Every pair up to the maximum with its seeds, in the order A B B A, and all that decides the race.
 
@@ -69,6 +69,7 @@ def plan_race(
         arms={CANDIDATE: arm_of(candidate), REFERENCE: arm_of(reference)},
         schedule=_schedule(orders, judge_holdout),
         as_baseline=as_baseline,
+        comparison=comparison,
     )
 
 

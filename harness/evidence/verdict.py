@@ -16,7 +16,7 @@ from harness.errors import UserError
 from harness.evidence.course import Ending, RunLine
 from harness.evidence.folder import MAX_PLAN_BYTES, PLAN, RESTORE, VERDICT, Campaign
 from harness.evidence.json_file import read_object
-from harness.evidence.plans import DecidedCampaign
+from harness.evidence.plans import DecidedCampaign, RaceCampaign
 from harness.evidence.race import decide_campaign, timed_run
 from harness.evidence.repetitions import same_before
 from harness.statistics import Interval, Stop, Verdict
@@ -81,6 +81,20 @@ class CampaignVerdict(Strict):
     calibration: str
     provisional_calibration: bool
     chain: str = Field(pattern=r"^[0-9a-f]{64}$")  # of the last line
+
+
+FASTER = "faster, compared with a record that does not reign"
+
+
+def word_of(campaign: Campaign[Any], verdict: CampaignVerdict) -> str:
+    """The verdict for the board: a comparison that passes every test of a record is none."""
+    passed = is_comparison(campaign) and verdict.verdict is Verdict.RECORD
+    return FASTER if passed else str(verdict.verdict)
+
+
+def is_comparison(campaign: Campaign[Any]) -> bool:
+    """Whether the campaign is an attempt against a record that did not reign, so that it is filed as none."""
+    return isinstance(campaign.plan, RaceCampaign) and campaign.plan.comparison
 
 
 def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
