@@ -24,13 +24,14 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Mark:
-    """A point of a chart. x, y in data; href may be empty; kind is a class of the style sheet."""
+    """A point of a chart. x, y and the limits of y in data; href may be empty; kind is a class of the style sheet."""
 
     x: float
     y: float
     title: str
     href: str = ""
     kind: str = ""
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,17 @@ class Frame:
         )
 
 
-def progression(marks: Sequence[Mark], width: int, label: str, unit: str = "x") -> Markup:
-    """Speed-up against the day (x: ordinal), log scale, as stairs with a point a record."""
-    days = [mark.x for mark in marks]
-    top = max(mark.y for mark in marks)
-    height = 300 if width > NARROW else 240
+def progression(marks: Sequence[Mark], width: int, label: str, numbered: bool = False, unit: str = "x") -> Markup:
+    """Speed-up, log scale, as stairs with a point a record, against the day (x: ordinal) or the record's number."""
+    places = [mark.x for mark in marks]
+    heights = [value for mark in marks for value in (mark.y, *(mark.limits or ()))]
     frame = Frame(
-        width, height, (min(days), max(max(days), min(days) + 1)), (min(1.0, *(m.y for m in marks)), top * 1.15), True
-    )
+        width, 300 if width > NARROW else 240, (min(places), max(max(places), min(places) + 1)),
+        (min(1.0, *heights), max(heights) * 1.15), True, right=40 if numbered else 14,
+    )  # fmt: skip
     ticks = _log_ticks(*frame.y_range)
-    parts = [_y_axis(frame, ticks, lambda value: f"{value:g}{unit}"), _date_axis(frame)]
+    across = _number_axis(frame) if numbered else _date_axis(frame)
+    parts = [_y_axis(frame, ticks, lambda value: f"{value:g}{unit}"), across]
     best = _best_so_far(marks)
     stairs = "".join(f"{'H' if i % 2 else 'V'}{value}" for i, value in enumerate(_stairs(frame, best)))
     parts.append(f'<path class="line" d="M{frame.x(best[0].x)} {frame.y(best[0].y)}{stairs}"/>')
@@ -237,10 +239,14 @@ def _mark(frame: Frame, mark: Mark) -> str:
     title = f"<title>{escape(mark.title)}</title>"
     place = f'cx="{frame.x(mark.x)}" cy="{frame.y(mark.y)}" r="3.6"'
     kind = f"dot {escape(mark.kind)}" if mark.kind else "dot"
+    bar = ""
+    if mark.limits:
+        low, high = (frame.y(limit) for limit in mark.limits)
+        bar = f'<path class="axis" d="M{frame.x(mark.x)} {low}V{high}"/>'
     if not mark.href:
-        return f'<circle class="{kind}" {place}>{title}</circle>'
+        return f'{bar}<circle class="{kind}" {place}>{title}</circle>'
     # Not in the order of tabs: a table on the page has the same links, and a hundred stops would hide what follows.
-    return f'<a href="{escape(mark.href)}" tabindex="-1">{title}<circle class="{kind}" {place}/></a>'
+    return f'{bar}<a href="{escape(mark.href)}" tabindex="-1">{title}<circle class="{kind}" {place}/></a>'
 
 
 def _best_so_far(marks: Sequence[Mark]) -> list[Mark]:
@@ -284,6 +290,19 @@ def _x_axis(frame: Frame, name: str, count: int = 6, digits: int = 0) -> str:
     if name:
         middle = (frame.left + frame.width - frame.right) / 2
         parts.append(f'<text x="{middle}" y="{frame.height - 6}" text-anchor="middle">{escape(name)}</text>')
+    return "".join(parts)
+
+
+def _number_axis(frame: Frame) -> str:
+    """The numbers of the records, as 001; every other one and so on where they would not fit."""
+    first, last = (round(value) for value in frame.x_range)
+    every = math.ceil((last - first + 1) / max(2, (frame.width - frame.left) // 40))
+    bottom = frame.height - frame.bottom
+    parts = [f'<path class="axis" d="M{frame.left} {bottom}H{frame.width - frame.right}"/>']
+    for number in range(first, last + 1, every):
+        x = frame.x(number)
+        parts.append(f'<path class="axis" d="M{x} {bottom}v4"/>')
+        parts.append(f'<text x="{x}" y="{bottom + 18}" text-anchor="middle">{number:03d}</text>')
     return "".join(parts)
 
 

@@ -18,6 +18,7 @@ from leaderboard.store import Board, Row
 
 FULL = (1080, 358)  # widths on a desk and on a phone
 HALF = (530, 358)  # where two charts stand side by side on a desk
+FEW = 20  # records, for a chart against their number
 FARTHEST = 2.0  # times as far as the record: a curve that goes farther would squeeze it
 
 
@@ -26,15 +27,28 @@ def progress(page: BoardPage, base: str) -> list[Markup]:
     rows = [row for row in page.records if row["date"] and row["speedup"] and row["kind"] != "retiming"]
     if len(rows) < 2:
         return []
+    numbered = by_number(page)
     marks = [
         Mark(
-            datetime.date.fromisoformat(row["date"]).toordinal(), row["speedup"], _said(page.board, row),
-            f"{base}{row['record'].rpartition('/')[2]}.html", "" if row["kind"] in COUNTED_KINDS else "other",
+            row["number"] if numbered else datetime.date.fromisoformat(row["date"]).toordinal(), row["speedup"],
+            _said(page.board, row), f"{base}{row['record'].rpartition('/')[2]}.html",
+            "" if row["kind"] in COUNTED_KINDS else "other", _limits(row),
         )
         for row in rows
     ]  # fmt: skip
-    label = f"Speed-up over {page.board.speedup_over} against date, {page.board.name}"
-    return [charts.progression(marks, width, label) for width in FULL]
+    label = f"Speed-up over {page.board.speedup_over} against {'number' if numbered else 'date'}, {page.board.name}"
+    return [charts.progression(marks, width, label, numbered) for width in FULL]
+
+
+def by_number(page: BoardPage) -> bool:
+    """Whether the progression of our own records is drawn against their numbers: several share a day, and are few."""
+    days = {row["date"] for row in page.records}
+    return not page.board.imported and len(days) < len(page.records) < FEW
+
+
+def _limits(row: Row) -> tuple[float, float] | None:
+    low, high = row["speedup_low"], row["speedup_high"]
+    return (low, high) if low is not None and high is not None else None
 
 
 def of_record(row: Row, parent: Row | None, first: Row) -> dict[str, list[Markup]]:

@@ -2,7 +2,7 @@
 
 speedrun run gcide-stack
 speedrun run gcide-stack --drop bfloat16 --drop compile    # gcide-bigrams
-speedrun run gcide-stack --drop bigrams                    # with other learning rates where these were tuned with bigrams
+speedrun run gcide-stack --drop muon                       # AdamW for the matrices too
 """
 
 import math

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.paths import RECORDS
-from leaderboard import charts, columns, site, store
+from leaderboard import charts, columns, pictures, site, store
+from leaderboard.board_page import board_page
 from leaderboard.compare import difference
 from leaderboard.store import Board, Row, Store
 from tests.cli.test_run import speedrun
@@ -246,6 +247,28 @@ def test_charts_of_extreme_numbers_are_finite() -> None:
         charts.curves([charts.Line("a", [(1, 3.0), (2, 3.0), (3, 3.0)])], 3.0, 358, "x", "steps"),
     ]
     assert not any(re.search(r"nan|inf", picture) for picture in drawn)
+
+
+def test_a_few_records_of_one_day_are_drawn_side_by_side_with_their_limits(raced: RacedBoard) -> None:
+    content = site.read(raced.where.records)
+    board = content.store.boards["toy/cpu-1thread"]
+    page = board_page(content.store, board)
+    assert len({row["date"] for row in page.records}) == 1
+    wide = str(pictures.progress(page, "")[0])
+    for row in page.records:
+        assert f">{row['number']:03d}</text>" in wide
+    places = re.findall(r'cx="([0-9.]+)"', wide)
+    assert len(set(places)) == len(page.records)
+    raced_rows = [row for row in page.records if row["speedup_low"] is not None]
+    bars = re.findall(r'<path class="axis" d="M[0-9.]+ ([0-9.]+)V([0-9.]+)"/>', wide)
+    assert len(bars) == len(raced_rows) and all(float(low) >= float(high) for low, high in bars)
+
+
+def test_imported_records_are_drawn_against_the_day(raced: RacedBoard) -> None:
+    known = site.read(raced.where.records).store
+    board = known.boards["toy/cpu-1thread"]
+    assert pictures.by_number(board_page(known, board))
+    assert not pictures.by_number(board_page(known, dataclasses.replace(board, imported=True)))
 
 
 def test_a_record_that_is_no_number_is_refused() -> None:
