@@ -35,6 +35,7 @@ TINY = {
     "head_size": 16,
     "block": 32,
     "warmup_steps": 1,
+    "bigram_rows": 4096,
 }
 
 
