@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
@@ -21,6 +20,7 @@ from harness.text import clean
 from harness.tuning.protocol import FOLDER, PROTOCOL_FILE, Knob, protocol_path
 from harness.tuning.report import CURVES_PLOT, REPORT_FILE, TUNING_PLOT
 from harness.tuning.tune import TRIALS_FILE, Tuning
+from leaderboard import markdown
 
 FOLDERS = BASELINES / "adamw"
 MAX_REPORT_BYTES = 1 << 20
@@ -123,16 +123,14 @@ def _knob(name: str, knob: Knob, hparam: Hparam, tuning: Tuning) -> TunedKnob:
 
 def rendered(text: str) -> Markup:
     """The report without its title as HTML: tables and plots scroll by themselves, raw HTML stays text."""
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = _without_title(reader.parse(text))
+    tokens = _without_title(markdown.parse(text))
     for place, token in enumerate(tokens):
-        if token.type == "th_open":
-            token.attrSet("scope", "col")
-        elif token.type in ("paragraph_open", "paragraph_close") and _is_plot(tokens, place):
+        if token.type in ("paragraph_open", "paragraph_close") and _is_plot(tokens, place):
             token.tag = "div"
             if token.nesting == 1:
-                _scrolls(token, tokens[place + 1].children[0].content)  # type: ignore[index]
-    return Markup(reader.renderer.render(_tables_in_regions(tokens), reader.options, {}))
+                label = tokens[place + 1].children[0].content  # type: ignore[index]
+                markdown.scrolls(token, label, "scroll plot")
+    return markdown.html(tokens)
 
 
 def _without_title(tokens: list[Token]) -> list[Token]:
@@ -144,31 +142,6 @@ def _is_plot(tokens: Sequence[Token], place: int) -> bool:
     """Whether the paragraph that opens or closes here is one picture and nothing else."""
     inline = tokens[place + 1] if tokens[place].nesting == 1 else tokens[place - 1]
     return [child.type for child in inline.children or []] == ["image"]
-
-
-def _scrolls(token: Token, label: str) -> None:
-    for name, value in (("class", "scroll plot"), ("role", "region"), ("aria-label", label), ("tabindex", "0")):
-        token.attrSet(name, value)
-
-
-def _tables_in_regions(tokens: Sequence[Token]) -> list[Token]:
-    """Every table in a region of its own, named after its heading and, if it has several, a number."""
-    out: list[Token] = []
-    heading, count = "", 0
-    for place, token in enumerate(tokens):
-        if token.type == "heading_open":
-            heading, count = tokens[place + 1].content, 0
-        if token.type == "table_open":
-            count += 1
-            region = Token("region_open", "div", 1, block=True)
-            _scrolls(region, f"Table: {heading or 'the declared setting'}" + (f", {count}" if count > 1 else ""))
-            region.attrSet("class", "scroll")
-            out += [region, token]
-        elif token.type == "table_close":
-            out += [token, Token("region_close", "div", -1, block=True)]
-        else:
-            out.append(token)
-    return out
 
 
 def _text(path: Path) -> str:

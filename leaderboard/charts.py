@@ -345,4 +345,4 @@ def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
     inside = [tick for tick in ticks if low * 0.999 <= tick <= high]
-    return inside if len(inside) > 3 else _ticks(low, high, 4)
+    return inside if len(inside) > 2 else _ticks(low, high, 4)

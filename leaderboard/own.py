@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.core.files import read_file
 from harness.core.task import Task, load_task
 from harness.errors import UserError
 from harness.evidence.ablations import ABLATION, ABLATIONS, Ablation, read_ablation
@@ -22,6 +23,7 @@ from harness.evidence.folder import PLAN, RESTORE, RUNS, VERDICT, Campaign, read
 from harness.evidence.plans import CANDIDATE, REFERENCE, Arm, DecidedCampaign
 from harness.evidence.records import (
     ATTEMPTS,
+    NOTES,
     RECORD,
     SUBMISSION,
     VERIFICATIONS,
@@ -39,6 +41,7 @@ from harness.submission import Submission, load_submission
 from leaderboard.lines import changed_lines, lines_of_code
 
 Row = dict[str, Any]
+MAX_NOTES_BYTES = 1 << 20
 LEVEL = 0.99  # of the intervals of a chain, one-sided, as in its races
 NOT_DECIDED = "not decided yet"
 
@@ -53,6 +56,7 @@ class OwnRecord:
     verdict: CampaignVerdict
     verifications: list[Verification]
     submission: Submission | None
+    notes: str = ""
 
     @property
     def name(self) -> str:
@@ -198,8 +202,15 @@ def _read_record(folder: Path, as_of: str | None, tasks: Callable[[str], Task]) 
     return OwnRecord(
         place="/".join(folder.parts[-3:]), record=record, campaign=campaign, verdict=read_verdict(campaign),
         verifications=[check for check in checks if as_of is None or check.date <= as_of],
-        submission=_submission(folder, record, tasks(campaign.plan.task_source)),
+        submission=_submission(folder, record, tasks(campaign.plan.task_source)), notes=_notes(folder),
     )  # fmt: skip
+
+
+def _notes(folder: Path) -> str:
+    """What people wrote about the record; nothing where the file is gone, which `speedrun records verify` says."""
+    if not (folder / NOTES).exists():
+        return ""
+    return read_file(folder / NOTES, MAX_NOTES_BYTES, RESTORE, follow_link=False).decode(errors="replace")
 
 
 def _submission(folder: Path, record: Record, task: Task) -> Submission | None:

@@ -35,6 +35,7 @@ from leaderboard.compare import source_diff
 from leaderboard.export import contents
 from leaderboard.frames import every_of
 from leaderboard.lifelines import Lifeline
+from leaderboard.notes import rendered_notes
 from leaderboard.store import Row, Store, from_content
 from leaderboard.tuned import Tuned, tuned
 
@@ -44,11 +45,12 @@ ASSETS = ("style.css", "board.js")
 
 @dataclass(frozen=True)
 class Content:
-    """All that the site shows, as of one day: the board, frames to download, sources of records, what was tuned."""
+    """All that the site shows, as of one day: the board, frames to download, sources and notes of records, tunings."""
 
     store: Store
     frames: Mapping[str, pd.DataFrame]
     sources: Mapping[str, Submission]
+    notes: Mapping[str, str]
     baselines: list[Baseline]
     tuned: list[Tuned]
     as_of: str | None = None
@@ -73,7 +75,8 @@ def read(records: Path = RECORDS, as_of: str | None = None) -> Content:
     found = every_of(known, as_of)
     sources = {one.name: one.submission for one in known.records if one.submission}
     store = from_content(contents(found))
-    return Content(store, found, sources, baselines(), tuned(store.attempts), as_of)
+    notes = {one.name: one.notes for one in known.records}
+    return Content(store, found, sources, notes, baselines(), tuned(store.attempts), as_of)
 
 
 @collector_paused()
@@ -138,7 +141,7 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
     yield "attempts.html", "attempts.html", {"attempts": store.attempts, "tuned": content.tuned}
     yield "compare.html", "compare.html", {}
     for page in pages:
-        yield from _board_pages(store, page, content.sources)
+        yield from _board_pages(content, page)
     for baseline in content.baselines:
         yield f"baseline/{baseline.task}/index.html", "baseline.html", {"baseline": baseline}
     files = downloads.DESCRIPTIONS
@@ -149,9 +152,8 @@ def _pages(content: Content, pages: list[BoardPage]) -> Iterator[tuple[str, str,
     )
 
 
-def _board_pages(
-    store: Store, page: BoardPage, sources: Mapping[str, Submission]
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _board_pages(content: Content, page: BoardPage) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    store, sources = content.store, content.sources
     own = {"page": page, "board": page.board}
     yield f"{page.folder}/index.html", "board.html", own | {"chart": pictures.progress(page, "")}
     rows = pictures.lifeline_rows(page, store.methods_of(page.board.name))
@@ -167,6 +169,7 @@ def _board_pages(
             "row": row, "before": before, "after": after, "parent": parent,
             "split": pictures.split(row, parent), "charts": pictures.of_record(row, parent, first),
             "verifications": [v for v in store.verifications if v["record"] == row["record"]],
+            "notes": rendered_notes(content.notes.get(row["record"], "")),
             "changes": source_diff(before_it, submission) if before_it and submission else [],
             "kept": submission is not None,
         }  # fmt: skip
