@@ -271,7 +271,7 @@ def test_an_own_record_has_its_page_with_its_difference_to_its_parent(chain: Boa
     site.build(tmp_path / "site", site.read(chain.where.records))
     page = (tmp_path / "site/toy-cpu-1thread/003.html").read_text()
     assert re.search(r"1\.33\d. as fast at equal loss", page)
-    assert re.search(r"(0\.99|1\.00)\d. by fewer tokens to the target times 1\.3\d\d. by more tokens per second", page)
+    assert re.search(r"(0\.99|1\.00)\d. in tokens to the target times 1\.3\d\d. in tokens per second", page)
     assert "pairs" in page and "speedrun verify toy/cpu-1thread/003" in page
     assert '<span class="gi">+# 0.2</span>' in page
     assert "no record yet" not in (tmp_path / "site/toy-cpu-1thread/index.html").read_text()

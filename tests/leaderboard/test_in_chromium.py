@@ -260,7 +260,7 @@ def test_own_evidence_is_on_its_pages(visit: Callable[..., Browser]) -> None:
     said = visit("toy-cpu-1thread/003.html").evaluate("document.body.innerText")
     for part in (
         "as fast at equal loss",
-        "by more tokens per second",
+        "in tokens per second",
         "agrees",
         "speedrun verify toy/cpu-1thread/003",
         "speedrun revert toy/cpu-1thread/003 --drop smear",
