@@ -43,7 +43,7 @@ from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, is_comparison, keep_verdict, report, word_of
 from harness.evidence.verifications import Again, Verification, keep_verification
 from harness.frozen import outdated
-from harness.statistics import Verdict
+from harness.statistics import Interval, Verdict
 
 FOLDER = "campaigns"  # under the runs folder
 STYLE = {Verdict.RECORD: "bold green", Verdict.NOT_PROVEN: "bold", Verdict.SLOWER: "bold yellow"}
@@ -287,7 +287,9 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     by_steps = all(arm.mean_steps is not None for arm in arms)
     times = " against ".join(output.fixed(arm.mean_steps if by_steps else arm.mean_seconds, 2) for arm in arms)
     losses = " against ".join(output.fixed(arm.mean_loss, 4) for arm in arms)
-    raw = f", ratio {verdict.raw:.4f} at unequal loss" if verdict.raw is not None else ""
+    plain = verdict.plain or verdict.raw
+    shown = interval(plain) if isinstance(plain, Interval) else output.fixed(plain, 4)
+    raw = f", ratio {shown} at unequal loss" if plain is not None else ""
     facts += [(f"raw {'steps' if by_steps else 'seconds'}", f"{times}{raw}"), ("losses", losses)]
     provisional = ", provisional" if verdict.target_provisional else ""
     margin = "" if verdict.margin is None else f", margin {verdict.margin:+.4f}, p {verdict.p_target:.3g}"
@@ -301,7 +303,8 @@ def _facts(plan: DecidedCampaign, verdict: CampaignVerdict) -> list[tuple[str, s
     facts.append(
         ("pairs" if len(arms) > 1 else "runs", f"{verdict.pairs} of at most {verdict.maximum}, {ended}{failed}{again}")
     )
-    faster = f", lower limit above {verdict.minimum_ratio:g}"
+    plainly = ", that of plain time above 1" if verdict.plain else ""
+    faster = f", lower limit above {verdict.minimum_ratio:g}{plainly}"
     if isinstance(plan, BaselineCampaign):
         faster = f", {plan.least_runs} judged runs"
     facts.append(("a record needs", f"target reached at p <= 0.01{faster}"))

@@ -138,7 +138,7 @@ def rules_of(hardware: str, sequence: SequentialPlan, calibration: Calibration) 
     """What decides a race of this class: nothing in it is for those who race to choose."""
     minimum = CPU_MINIMUM_RATIO if hardware_class(hardware).device == "cpu" else GPU_MINIMUM_RATIO
     spreads = calibration.loss_spread, calibration.log_ratio_spread, calibration.time_ratio_spread
-    return RacePlan(minimum, sequence, *spreads)
+    return RacePlan(minimum, sequence, *spreads, plain_time=True)
 
 
 def decide_campaign(plan: DecidedCampaign, course: Course) -> Decision:

@@ -43,8 +43,9 @@ class CampaignVerdict(Strict):
 
     Ratios are reference over candidate at equal loss, above 1 the candidate is faster; limits are one-sided at 99%
     over all looks. `tokens` and `speed` are its factors: tokens to the target, tokens per second. `raw` is the ratio of
-    plain seconds. Where the task counts steps, these stand in the place of seconds, and there is no such split: the
-    tokens are those of the steps. `repeated`: runs done again because
+    plain seconds, `plain` the same with its limits, where the plan asks for a candidate that is faster in these too.
+    Where the task counts steps, these stand in the place of seconds, and there is no such split: the tokens are those
+    of the steps. `repeated`: runs done again because
     they were killed, interrupted or the like; `interrupted`: those that a person interrupted, `interrupted_late`: after
     the clock had stopped, so that their time was known.
     `disturbed`: pairs in which other work slowed even the last repetition.
@@ -65,6 +66,7 @@ class CampaignVerdict(Strict):
     tokens: Interval | None
     speed: Interval | None
     raw: float | None
+    plain: Interval | None = None
     bootstrap: Interval | None
     bootstrap_disagrees: bool
     target: float
@@ -117,7 +119,7 @@ def verdict_of(campaign: Campaign[Any]) -> CampaignVerdict | None:
         pairs=decision.pairs, maximum=plan.deciding.sequence.maximum, minimum_ratio=plan.deciding.minimum_ratio,
         equal_loss=faster.interval if faster else None, tokens=split.tokens if split else None,
         speed=split.speed if split else None, raw=math.exp(faster.estimate.log_ratio) if faster else None,
-        bootstrap=faster.bootstrap if faster else None,
+        plain=faster.plain if faster else None, bootstrap=faster.bootstrap if faster else None,
         bootstrap_disagrees=faster.bootstrap_disagrees if faster else False,
         target=plan.target, target_provisional=plan.target_provisional,
         margin=target.margin if target else None, p_target=target.p if target else 1.0,

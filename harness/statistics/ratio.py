@@ -163,6 +163,16 @@ def estimate_ratio(pairs: Sequence[Pair], slope: Slope, spread_floor: float = 0.
     return _estimate(logs, gains, slope, spread_floor)
 
 
+def plain_ratio(pairs: Sequence[Pair], level: float, spread_floor: float = 0.0) -> Interval:
+    """The mean log-ratio of plain times over the complete pairs, whatever the losses, with limits at `level`.
+
+    `spread_floor` as in `estimate_ratio`. Raises ValueError on fewer than two complete pairs.
+    """
+    logs, _ = _logs_and_gains(pairs)
+    unused = Slope(1.0, 0.0, 1.0)  # of gains that are all zero
+    return _estimate(logs, np.zeros_like(logs), unused, spread_floor).interval(unused, level)
+
+
 def bootstrap_interval(pairs: Sequence[Pair], slope: Slope, level: float, seed: int = 0) -> Interval | None:
     """A check on Student's t: the BCa bootstrap of the mean over pairs at the same level, with the error of s added.
 

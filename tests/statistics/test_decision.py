@@ -102,6 +102,44 @@ def test_fewer_steps_at_a_worse_loss_are_no_record() -> None:
     assert decision.faster.interval.low < 1 < decision.faster.interval.high
 
 
+def longer(ratio: float = 1.2) -> list[Pair]:
+    """The same method for so many times the budget, where the loss falls half as fast again as s says."""
+    gain = 1.5 * SLOPE.nats_per_efold * math.log(ratio)
+    return [
+        Pair(pair.reference, TimedRun(pair.candidate.time, pair.candidate.loss - gain, 1e6))
+        for pair in race(1 / ratio, margin=0.03)
+    ]
+
+
+def test_more_steps_at_a_better_loss_are_no_record() -> None:
+    """At equal loss they look faster where s is too small; plain time says that nothing was gained."""
+    assert run_until_stopped(PLAN, longer()).verdict == Verdict.RECORD
+    decision = run_until_stopped(replace(PLAN, plain_time=True), longer())
+    assert (decision.verdict, decision.stop, decision.final) == (Verdict.NOT_PROVEN, Stop.FUTILITY, False)
+    assert decision.reason.startswith("faster at equal loss, in plain time 0.83")
+    assert decision.faster.interval.low > CPU_MINIMUM_RATIO and decision.faster.plain.high < 1
+
+
+def test_what_is_faster_either_way_is_a_record_as_before() -> None:
+    plainly = replace(PLAN, plain_time=True)
+    assert run_until_stopped(plainly, race(1.10)).verdict == Verdict.RECORD
+    assert run_until_stopped(plainly, race(1.10)).pairs == run_until_stopped(PLAN, race(1.10)).pairs
+    for ratio in (1.0, 0.9):
+        pairs = race(ratio, spread=0.01)
+        assert run_until_stopped(plainly, pairs).verdict == run_until_stopped(PLAN, pairs).verdict
+
+
+def test_a_few_clocks_that_agree_do_not_show_plain_time() -> None:
+    """0.5% in plain seconds, a worse reference: its spread is taken for no less than 0.7 of the calibrated one."""
+    clocked = replace(PLAN, time_ratio_spread=0.02, plain_time=True)
+    pairs = [
+        Pair(TimedRun(pair.reference.time, pair.reference.loss + 0.05, 1e6), pair.candidate)
+        for pair in race(1.005, spread=0.0001)
+    ]
+    assert run_until_stopped(replace(clocked, time_ratio_spread=0.0), pairs).verdict == Verdict.RECORD
+    assert run_until_stopped(clocked, pairs).verdict == Verdict.NOT_PROVEN
+
+
 def test_a_gain_below_the_minimum_is_a_record_on_a_gpu_only() -> None:
     pairs = race(1.006, spread=0.0003)
     assert run_until_stopped(PLAN, pairs).verdict == Verdict.NOT_PROVEN
