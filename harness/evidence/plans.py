@@ -4,7 +4,8 @@
 runs decide (`race`, `harness.statistics`). Other rules get another number, so that what was decided under these is
 computed again under these. The one correction since: two losses are the same within 1e-9 nats, not to the last bit
 (`same_loss`, which older plans do not name). It changed what one race said, which is published with both answers
-(benchmarks/results/demonstrations/waste-version-1), and no record or attempt.
+(benchmarks/results/demonstrations/waste-version-1), and no record or attempt. What was added since decides only in
+plans that name it: that a record is faster in plain time too (`plain_time`).
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class RacePlan:
     units): the calibrated standard deviations between runs and between pairs; the spreads of a race are taken for no
     less than 0.7 of them. 0 where nothing is calibrated. time_ratio_spread: that between pairs whose two losses are the
     same (within `same_loss`, nats per token), of the clock alone; None where it is not known. plain_time: whether a
-    record must be faster in plain time too; races planned before 2026-12-02 did not ask for it.
+    record must be faster in plain time too; plans of before 2026-12-02 may not ask for it.
     """
 
     minimum_ratio: float
