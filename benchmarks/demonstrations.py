@@ -2,7 +2,7 @@
 
     python benchmarks/demonstrations.py same --runs 40    # the baseline again and again, one hour
     python benchmarks/demonstrations.py short --races 20  # the same submission against itself, on a task of seconds
-    python benchmarks/demonstrations.py fewer-steps       # or waste, no-waste, undertuned: one race each
+    python benchmarks/demonstrations.py fewer-steps       # or another of RACES: one race each
     python benchmarks/demonstrations.py report > benchmarks/results/demonstrations.md
 
 Every part goes on where it was stopped. What came out is kept in benchmarks/results/demonstrations/: a line for each
@@ -28,20 +28,21 @@ from harness.campaign import Request, run_once
 from harness.core.task import hardware_class
 from harness.evidence.calibration import calibration_path
 from harness.evidence.folder import PLAN, RUNS, VERDICT, read_campaign
-from harness.evidence.plans import Calibration
+from harness.evidence.plans import CANDIDATE, Calibration
 from harness.evidence.race import rules_of
 from harness.evidence.series import machine_name
 from harness.evidence.sides import Where
 from harness.evidence.verdict import CampaignVerdict, read_verdict, verdict_of
 from harness.frozen import core_digest
 from harness.machine import fingerprint
-from harness.paths import BASELINES, DATA, ROOT
+from harness.paths import BASELINES, DATA, RECORDS, ROOT
 from harness.paths import RUNS as RUNS_DIR
 from harness.statistics import Interval, Pair, RacePlan, Slope, Stop, TimedRun, Verdict, decide, sequential_plan
 from harness.submission import load_submission
 
 HARDWARE = "cpu-1thread"
 BASELINE = BASELINES / "adamw" / "gcide"
+SHORT_RECORD = RECORDS / "gcide" / "cpu-1thread" / "004-gcide-stack"  # at the target in a quarter of the baseline's steps
 KEPT = Path(__file__).parent / "results" / "demonstrations"
 SAME, SAME_CALIBRATION = KEPT / "same.jsonl", KEPT / "same-calibration.json"
 WORK = RUNS_DIR / "demonstrations"
@@ -84,7 +85,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A race with what must come of it, in words and as a test; `wasteful` and `baseline` name the arms."""
+    """A race with what must come of it, in words and as a test; `baseline`, `wasteful` and `short` name the arms."""
 
     candidate: str
     reference: str
@@ -103,6 +104,16 @@ def is_equal(found: CampaignVerdict) -> bool:
     return not is_record(found) and 1.03 <= raw <= 1.08 and ratio is not None and ratio.low <= 1 <= ratio.high
 
 
+def is_better(found: CampaignVerdict) -> bool:
+    """At equal loss; the times are the same, so by the rule since 2026-12-02 it is no record."""
+    return found.equal_loss is not None and found.equal_loss.low > found.minimum_ratio
+
+
+def is_longer(found: CampaignVerdict) -> bool:
+    """Of 20% more steps: slower in plain seconds, and so no record whatever it is at equal loss."""
+    return not is_record(found) and found.plain is not None and found.plain.high < 1
+
+
 def is_slower(found: CampaignVerdict) -> bool:
     return found.verdict is Verdict.SLOWER
 
@@ -116,7 +127,15 @@ RACES = {
     "no-waste": Demonstration("baseline", "wasteful", (), "the waste taken out again: record", is_record),
     "undertuned": Demonstration(
         "baseline", "baseline", ("--reference-set", "matrix_lr={low}"),
-        "against itself with a quarter of the matrices' learning rate: record", is_record,
+        "against itself with a quarter of the matrices' learning rate: faster at equal loss", is_better,
+    ),
+    "undertuned-longer": Demonstration(
+        "baseline", "baseline", ("--reference-set", "matrix_lr={low}", "--reference-set", "steps={longer}"),
+        "the same with 30% more steps, which it needs to be as good: record", is_record,
+    ),
+    "more-steps": Demonstration(
+        "short", "short", ("--set", "steps={more}"),
+        "a short record with 20% more steps, where s is too small: no record", is_longer,
     ),
 }  # fmt: skip
 
@@ -152,7 +171,7 @@ def race(name: str) -> None:
     whichever is the last.
     """
     wanted, work = RACES[name], WORK / name
-    words = {"baseline": "baseline", "wasteful": str(wasteful_copy())}
+    words = {"baseline": "baseline", "wasteful": str(wasteful_copy()), "short": "gcide/cpu-1thread/004"}
     arms = [words[wanted.candidate], words[wanted.reference], *(text.format(**values()) for text in wanted.options)]
     plans = sorted(work.glob(f"campaigns/*/{PLAN}"))
     begun = [path for path in plans if json.loads(path.read_text())["core_digest"] == core_digest()]
@@ -165,10 +184,14 @@ def race(name: str) -> None:
 
 
 def values() -> dict[str, str]:
-    """What the options of the races are filled with, from what the baseline declares."""
+    """What the options of the races are filled with, from what the baseline and the short record declare."""
     declared = load_submission(BASELINE).hparams([])
-    steps, rate = declared["steps"], declared["matrix_lr"]
-    return {"fewer": str(round(0.95 * float(steps))), "low": f"{float(rate) / 4:.6g}"}
+    steps, rate = float(declared["steps"]), float(declared["matrix_lr"])
+    short = float(read_campaign(SHORT_RECORD).plan.arms[CANDIDATE].hparams["steps"])
+    return {
+        "fewer": str(round(0.95 * steps)), "longer": str(round(1.3 * steps)), "low": f"{rate / 4:.6g}",
+        "more": str(round(1.2 * short)),
+    }  # fmt: skip
 
 
 def wasteful_copy() -> Path:
