@@ -1,11 +1,11 @@
 """The verdict: what a race says after the pairs so far. Pure, so that a record's verdict can be computed again.
 
 `record` claims three things, each at one-sided error 0.01 over all looks: the candidate reaches the target; it is
-faster than the reference at equal loss by more than the minimum ratio; and it is faster in plain time. Whoever trains
-longer may buy the second, where s is too small for the losses that the two have; whoever trains shorter buys the third.
-No choice of the budget buys both. All must hold at the same look, so the chance of a false record is at most 0.01
-(intersection-union test: Berger, Technometrics 24, 1982). The error of the first is larger where losses are skewed and
-spread more than the calibrated ones: see `reaches_target`.
+faster than the reference at equal loss by more than the minimum ratio; and it is faster in plain time, as whoever
+trains longer may buy the second where s is too small for the losses that the two have. (Whoever trains shorter buys
+both where s is too large: a few percent, as far as the margin below the target reaches.) All must hold at the same
+look, so the chance of a false record is at most 0.01 (intersection-union test: Berger, Technometrics 24, 1982). The
+error of the first is larger where losses are skewed and spread more than the calibrated ones: see `reaches_target`.
 """
 
 from __future__ import annotations

@@ -262,17 +262,21 @@ def test_bad_input_names_the_field(make, field: str) -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    return benchmark_module("statistics_simulation")
+    return benchmark_module("simulated_races")
 
 
+@pytest.mark.parametrize("plain_time", [False, True])
+@pytest.mark.parametrize("loss_gain", [-0.001, 0.006])
 @pytest.mark.parametrize("ratio", [0.98, 1.0, 1.02, 1.05])
-def test_the_simulation_follows_the_same_rule(simulation: ModuleType, ratio: float) -> None:
+def test_the_simulation_follows_the_same_rule(
+    simulation: ModuleType, ratio: float, loss_gain: float, plain_time: bool
+) -> None:
     """Every verdict and every number of pairs of the vectorized copy, race by race."""
-    world = simulation.World(ratio=ratio, margin=0.002, loss_gain=-0.001, slope_error=0.05)
+    world = simulation.World(ratio=ratio, margin=0.002, loss_gain=loss_gain, slope_error=0.05)
     drawn = simulation.simulate(world, 40, np.random.default_rng(4))
-    loss_spread, log_ratio_spread = world.loss_sd, world.log_ratio_spread
-    found, look = simulation.verdicts(drawn, world.slope_freedom, 0.7 * loss_spread, 0.7 * log_ratio_spread)
-    plan = RacePlan(CPU_MINIMUM_RATIO, loss_spread=loss_spread, log_ratio_spread=log_ratio_spread)
+    found, look = simulation.verdicts(drawn, world, plain_time)
+    spreads = world.loss_sd, world.log_ratio_spread, world.time_ratio_spread
+    plan = RacePlan(CPU_MINIMUM_RATIO, sequential_plan(), *spreads, plain_time=plain_time)
     for row in range(40):
         pairs = [
             Pair(TimedRun(float(np.exp(log)), float(loss + gain), 1.0), TimedRun(1.0, float(loss), 1.0))
