@@ -110,8 +110,9 @@ def _made(change: Change, folder: Path, hardware: str, tell: Callable[[str], Non
     files = source_without(whole, off) if off else dict(whole.files)
     for line in constants_left(whole.files, files):
         tell(f"{line}: a toggle is left there as a constant: what hangs on it is off, but not gone")
+    # By the folder: the record's title may name the very methods that are gone.
     room = max(TITLE_CHARACTERS - len(change.words) - 1, 0)
-    title = f"{record.title[:room]} {change.words}"[:TITLE_CHARACTERS]
+    title = f"{change.folder.name[4:][:room]} {change.words}"[:TITLE_CHARACTERS]
     manifest = with_field(with_field(files[MANIFEST].decode(), "title", title), "parent", record.id)
     files[MANIFEST] = _without_unasked(manifest, whole, off, files).encode()
     candidate = _written(files, folder, parent.task)

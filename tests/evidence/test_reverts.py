@@ -56,7 +56,7 @@ def test_a_harmful_method_goes_and_its_code_with_it(loaded: Board) -> None:
     _, second = history(loaded.where)
     record = load_record(second)
     assert (record.methods_added, record.methods_dropped, list(record.methods)) == ([], ["ballast"], ["momentum"])
-    assert record.title == "speed 1.0 without ballast"
+    assert record.title == "loaded without ballast"
     source = (second / "submission" / "train.py").read_text()
     assert "carry" not in source and "ballast" not in source and 'run.uses("momentum")' in source
     manifest = (second / "submission" / "submission.toml").read_text()
@@ -74,7 +74,7 @@ def test_the_notes_list_what_else_was_raced_against_the_parent(loaded: Board) ->
     revert(loaded, FIRST, "--drop", "ballast")
     notes = (history(loaded.where)[1] / "notes.md").read_text()
     assert "Other attempts against `toy/cpu-1thread/001-loaded`:" in notes
-    assert "- speed 1.0 without momentum: slower, 0." in notes
+    assert "- loaded without momentum: slower, 0." in notes
     assert f"(`attempts/{Path(lost['folder']).name}`)" in notes
 
 
@@ -218,7 +218,7 @@ def test_the_board_reads_ablations_and_reverts(loaded: Board, monkeypatch: pytes
     page = shown("momentum")
     assert "Heavy-ball momentum. (Polyak, 1964)" in page
     assert "in toy/cpu-1thread/001: needed, 1.2" in page and "3 lines" in page
-    assert "speed 1.0 without momentum: slower, 0." in page
+    assert "loaded without momentum: slower, 0." in page
     picture = loaded.folder / "costs.svg"
     costs = shown("--costs", "--svg", str(picture))
     assert "needed" in costs and "harmful" in costs
