@@ -172,6 +172,7 @@ def _board_pages(content: Content, page: BoardPage) -> Iterator[tuple[str, str, 
             "notes": rendered_notes(content.notes.get(row["record"], "")),
             "changes": source_diff(before_it, submission) if before_it and submission else [],
             "kept": submission is not None,
+            "standing": [] if page.board.imported else store.standing_methods(row),
         }  # fmt: skip
         yield f"{page.folder}/{record_page(row)}", "record.html", own | context
     titles = {row["number"]: row for row in page.records if row["kind"] != "retiming"}

@@ -210,6 +210,15 @@ def test_the_record_page_shows_every_run_and_what_the_log_is(built: Path) -> Non
     assert "No log is archived" in Page(built / "nanogpt-1/086.html").text
 
 
+def test_the_record_page_names_what_stands_and_how_to_drop_it(built: Path) -> None:
+    """Record 5 added nothing: it dropped Muon, and what it kept can be dropped too."""
+    shown = Page(built / "gcide-cpu-1thread/005.html")
+    for method in ("bigrams", "bfloat16", "compile"):
+        assert {"class": "kept", "href": f"methods/{method}.html"} in shown.all("a")
+        assert f"speedrun revert gcide/cpu-1thread/005 --drop {method}" in shown.text
+    assert "--drop muon" not in shown.text.partition("Try it")[2]
+
+
 def test_the_home_page_is_small(built: Path, tmp_path: Path) -> None:
     assert (built / "index.html").stat().st_size < 500_000
     many = dataclasses.replace(toy_store(1000), methods=[])
