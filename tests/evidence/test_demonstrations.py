@@ -48,7 +48,10 @@ def test_kept_verdicts_follow_from_the_runs(demonstrations: ModuleType) -> None:
     assert len(folders) >= 24 and differ == {"waste-version-1"}
 
 
-def test_relabelled_runs_are_records_by_chance_only(demonstrations: ModuleType) -> None:
+def test_relabelled_runs_are_records_by_chance_only(
+    demonstrations: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demonstrations, "RELABELLINGS", 500)
     calibration, drawn = calibration_for(Where("gcide", "cpu-1thread")), random.Random(1)
     plan = replace(rules_of("cpu-1thread", sequential_plan(), calibration), minimum_ratio=1.0)
     runs = [
