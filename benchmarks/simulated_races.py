@@ -87,14 +87,19 @@ def simulate(world: World, races: int, generator: np.random.Generator) -> Races:
     return Races(true_log + noise, loss_reference - loss_candidate, loss_candidate, slope, error_estimate)
 
 
+def mean_and_reach(values: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
+    """Of values [races, pairs]: their mean, and how far a limit is from it, each [races, looks]."""
+    count = np.asarray(LOOKS)
+    spread = np.stack([values[:, :look].std(1, ddof=1) for look in LOOKS], 1)
+    reach = np.maximum(spread, floor) / np.sqrt(count) * [critical_value(PLAN.level, look - 1) for look in LOOKS]
+    return values.cumsum(1)[:, count - 1] / count, reach
+
+
 def ratio_limits(races: Races, freedom: float, floor: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Log-ratio, its low and high limit, and the nominal p of "above the minimum", each [races, looks]."""
     values = races.log_ratio + races.loss_gain / races.slope[:, None]
-    count = np.asarray(LOOKS)
-    center = values.cumsum(1)[:, count - 1] / count
-    gain = races.loss_gain.cumsum(1)[:, count - 1] / count
-    spread = np.stack([values[:, :look].std(1, ddof=1) for look in LOOKS], 1)
-    below = np.maximum(spread, floor) / np.sqrt(count) * [critical_value(PLAN.level, look - 1) for look in LOOKS]
+    center, below = mean_and_reach(values, floor)
+    gain, _ = mean_and_reach(races.loss_gain, 0.0)
     reach = critical_value(PLAN.level, freedom) * races.slope_standard_error
     usable = (races.slope > reach)[:, None]
     with np.errstate(divide="ignore"):
@@ -108,10 +113,7 @@ def ratio_limits(races: Races, freedom: float, floor: float) -> tuple[FloatArray
 
 def plain_limits(races: Races, floor: float) -> tuple[FloatArray, FloatArray]:
     """Low and high limit of the log-ratio of plain times, each [races, looks]."""
-    count = np.asarray(LOOKS)
-    center = races.log_ratio.cumsum(1)[:, count - 1] / count
-    spread = np.stack([races.log_ratio[:, :look].std(1, ddof=1) for look in LOOKS], 1)
-    reach = np.maximum(spread, floor) / np.sqrt(count) * [critical_value(PLAN.level, look - 1) for look in LOOKS]
+    center, reach = mean_and_reach(races.log_ratio, floor)
     return center - reach, center + reach
 
 
