@@ -117,6 +117,8 @@ def _retune(kept: Revert, parent: Submission, place: Place, plan: Plan, spread: 
     if kept.retuned == place.submission.digest:
         return
     if not plan.names and not protocol_path(folder).exists():
+        if not silent:
+            output.note("a dry run of both, to see which hyperparameters are new in the candidate")
         plan = replace(plan, fresh=newly_asked(place.submission, parent, place.hardware))
 
     def tell(trial: Trial) -> None:
