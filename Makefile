@@ -29,7 +29,7 @@ baseline: $(READY)  ## Prepare the corpus and run the AdamW baseline of gcide; R
 	@$(BIN)/speedrun data prepare gcide
 	@$(BIN)/speedrun $(if $(RUNS),verify baseline --pairs $(RUNS),run baseline)
 
-test: $(READY) lint  ## The test suite and the linters (12 to 15 minutes on two cores)
+test: $(READY) lint  ## The test suite and the linters (about 16 minutes on two cores)
 	@sh tools/install-chromium.sh
 	$(BIN)/python -m pytest $(PARALLEL)
 
