@@ -118,7 +118,12 @@ class Store:
         return list({(row["record"], *row["methods"]): row for row in known}.values())
 
     def standing_methods(self, record: Row) -> list[str]:
-        """The methods that stood at a record, its own included, in order of introduction."""
+        """The methods that stood at a record, its own included, in order of introduction.
+
+        A baseline stands beside the chain of records: it has its own methods only.
+        """
+        if record["kind"] == "baseline":
+            return list(record["methods_added"] or [])
         number = record["number"]
         return [
             method["method"]

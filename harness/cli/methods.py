@@ -223,7 +223,7 @@ def _print_span(span: Span, titles: dict[int, str]) -> None:
     output.paragraph_after("dropped     ", _shown(span.dropped, titles) if span.dropped else "no: it stands")
     numbers = ", ".join(str(number) for number in span.records)
     output.paragraph_after("records     ", f"{len(span.records)} set while it stood: {numbers}")
-    besides = f"{len(span.people)} set them, {span.people_besides_introducers} besides who introduced it"
+    besides = f"{len(span.people)} in all, {span.people_besides_introducers} besides who introduced it"
     output.paragraph_after("people      ", f"{besides}: {', '.join(span.people)}")
 
 

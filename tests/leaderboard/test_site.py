@@ -219,6 +219,13 @@ def test_the_record_page_names_what_stands_and_how_to_drop_it(built: Path) -> No
     assert "--drop muon" not in shown.text.partition("Try it")[2]
 
 
+def test_a_later_baseline_has_none_of_the_methods_of_the_chain() -> None:
+    known = toy_store(3)
+    third = known.records[2]
+    assert known.standing_methods(third) == ["m1", "m2", "m3"]
+    assert known.standing_methods(third | {"kind": "baseline", "methods_added": []}) == []
+
+
 def test_the_home_page_is_small(built: Path, tmp_path: Path) -> None:
     assert (built / "index.html").stat().st_size < 500_000
     many = dataclasses.replace(toy_store(1000), methods=[])
